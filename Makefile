@@ -1,0 +1,63 @@
+# Everything a contributor runs. Needs Python >= 3.11, make and a package index.
+
+PYTHON ?= python3
+LOCK := deploy/requirements/dev.txt
+BIN := .venv/bin
+STAMP := .venv/made
+
+.PHONY: help env demo test check format bench lock clean
+
+help:
+	@echo 'make env               .venv from the pinned, hashed requirements'
+	@echo 'make demo [SERVE=1]    the whole path on real events; SERVE=1 leaves it running'
+	@echo 'make test [ARGS=...]   the tests'
+	@echo 'make check             ruff, mypy --strict, import-linter, deptry'
+	@echo 'make bench NAME=...    one benchmark beside its yardstick; FULL=1 for its full size'
+	@echo 'make format            ruff, with its fixes'
+	@echo 'make lock              the requirements anew, from pyproject.toml'
+	@echo 'make clean             removes .venv and what the tools left'
+
+env: $(STAMP)
+
+# Output goes to stderr: `make -s bench` prints the benchmark and nothing else, even the first time.
+$(STAMP): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Headrace needs Python 3.11 or newer and '$(PYTHON)' is $$($(PYTHON) -V 2>&1)." >&2; \
+	  echo "Name another one: make env PYTHON=python3.12" >&2; exit 1; }
+	@echo "making .venv from $(LOCK), a few minutes the first time" >&2
+	@$(PYTHON) -m venv .venv >&2 || { \
+	  echo "$(PYTHON) has no venv module (on Debian: apt-get install python3-venv)." >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK) >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation --editable . >&2
+	@touch $(STAMP)
+
+demo: env
+	@$(BIN)/headrace demo $(if $(SERVE),--serve)
+
+test: env
+	@$(BIN)/pytest $(ARGS)
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: env
+	@FULL=$(FULL) $(BIN)/python -m tests.benchmarks $(NAME)
+
+lock: env
+	$(BIN)/uv pip compile --universal --fork-strategy fewest --python-version 3.11 --all-extras \
+	  --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet $(LOCK_ARGS) \
+	  --output-file $(LOCK) pyproject.toml
+	@if grep -n '://' $(LOCK); then echo "$(LOCK) names a host" >&2; exit 1; fi
+
+clean:
+	rm -rf .venv .headrace .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""How Headrace is started: the command line, the local stack, and what decided it."""

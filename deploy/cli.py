@@ -1,0 +1,29 @@
+"""`headrace`: the table of contents. Each command lives in `deploy/commands/`."""
+
+import typer
+
+from deploy.commands import events, stack, workers
+from deploy.console import Commands
+
+app = typer.Typer(
+    cls=Commands,
+    help="Headrace: a feature store and streaming ranker for home feeds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # a local may be a password
+)
+
+app.command(rich_help_panel="Run")(stack.up)
+app.command(rich_help_panel="Run")(stack.status)
+app.command(rich_help_panel="Run")(stack.down)
+app.command(rich_help_panel="Run")(stack.env)
+app.command(rich_help_panel="Run")(workers.route)
+app.command(rich_help_panel="Run")(workers.aggregate)
+app.command(rich_help_panel="Run")(workers.ranker)
+
+app.add_typer(events.app, name="events", rich_help_panel="Events")
+app.command(rich_help_panel="Events")(events.adapt)
+app.command(rich_help_panel="Events")(events.send)
+
+if __name__ == "__main__":
+    app()

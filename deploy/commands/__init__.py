@@ -1,0 +1,1 @@
+"""The commands, one module per group; `deploy.cli` is their table of contents."""

@@ -1,0 +1,42 @@
+"""The processes: `route`, `aggregate`, `ranker`. Each runs in the foreground until SIGTERM."""
+
+import logging
+import signal
+from collections.abc import Callable
+
+
+def route() -> None:
+    """Turn events into updates: Kafka `events` to Kafka `updates`."""
+    from streaming.settings import StreamingSettings
+    from streaming.wiring import run_route
+
+    run_route(StreamingSettings(), _until_stopped())
+
+
+def aggregate() -> None:
+    """Fold updates into rows: Kafka `updates` to Redis."""
+    from streaming.settings import StreamingSettings
+    from streaming.wiring import run_aggregate
+
+    run_aggregate(StreamingSettings(), _until_stopped())
+
+
+def ranker() -> None:
+    """Serve rankings over HTTP."""
+    from ranker.settings import RankerSettings
+    from ranker.wiring import run_ranker
+
+    logging.basicConfig(level=logging.INFO, format=_FORMAT)
+    run_ranker(RankerSettings())
+
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+def _until_stopped() -> Callable[[], bool]:
+    """Whether SIGTERM or SIGINT has come."""
+    logging.basicConfig(level=logging.INFO, format=_FORMAT)
+    stopped: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: stopped.append(received))
+    return lambda: bool(stopped)

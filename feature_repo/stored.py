@@ -1,0 +1,95 @@
+"""What the stream keeps: entities, the event source, and the stored views."""
+
+from pathlib import Path
+
+from features.declare import (
+    Array,
+    Float32,
+    Float64,
+    Int64,
+    String,
+    activity_view,
+    counters,
+    entity,
+    events_source,
+    first_seen,
+    last_seen,
+    latest_view,
+    newest,
+    sums,
+    taken,
+)
+
+POSITIVE = ("click", "long_view", "save", "like", "share", "comment", "follow")
+NEGATIVE = ("skip", "hide", "report")
+ACTIONS = (*POSITIVE, *NEGATIVE)
+
+events = events_source(archive=Path(__file__).parent / "archive")
+
+user = entity("user", "user_id")
+item = entity("item", "item_id")
+author = entity("author", "author_id")
+category = entity("category", "category")
+surface = entity("surface", "surface")
+
+counted = [counters("impression", *ACTIONS), sums("click", "skip"), first_seen(), last_seen()]
+
+user_activity = activity_view(
+    "user_activity",
+    user,
+    events,
+    [
+        *counted,
+        newest("recent", ACTIONS, 128),
+        newest("shown", ["impression"], 256, ["item", "author", "category"]),
+    ],
+    "What a user did: counts, the newest actions, and the items shown last.",
+)
+item_activity = activity_view(
+    "item_activity", item, events, counted, "How people react to an item."
+)
+author_activity = activity_view(
+    "author_activity", author, events, counted, "How people react to an author's items."
+)
+category_activity = activity_view(
+    "category_activity", category, events, counted, "How people react to a category."
+)
+surface_activity = activity_view(
+    "surface_activity", surface, events, counted, "How people react on a surface."
+)
+
+item_profile = latest_view(
+    "item_profile",
+    item,
+    events,
+    "item",
+    [
+        taken("author_id", String),
+        taken("categories", Array(String)),
+        taken("created_at", Int64, description="ms UTC"),
+        taken("duration_ms", Float64, "attributes.duration_ms", "playing time of a video"),
+        taken("ended", Int64, description="1 when the item was taken down"),
+    ],
+    "What an item is.",
+)
+item_embedding = latest_view(
+    "item_embedding",
+    item,
+    events,
+    "item",
+    [taken("embedding", Array(Float32))],
+    "Where an item lies among the others.",
+)
+user_profile = latest_view(
+    "user_profile",
+    user,
+    events,
+    "user",
+    [
+        taken("activity_degree", String, "attributes.user_active_degree"),
+        taken("register_days", Float64, "attributes.register_days"),
+        taken("followed", Float64, "attributes.follow_user_num"),
+        taken("followers", Float64, "attributes.fans_user_num"),
+    ],
+    "What a user said of themselves.",
+)

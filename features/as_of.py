@@ -1,0 +1,312 @@
+"""As-of reads: the features of a service as a matrix, from entity tables and `now`.
+
+One code for serving, training, replay and Feast's on-demand views: they differ only in where the
+tables come from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mmh3
+import numpy as np
+from numpy.typing import NDArray
+
+from features.activity import ActivityTable
+from features.as_of_kernels import (
+    AFFINITY,
+    ALL,
+    COUNT,
+    DECAYED,
+    FIRST,
+    LAST,
+    RATE,
+    SINCE,
+    TREND,
+    CountProgram,
+    Floats,
+    ListProgram,
+    read_counts,
+    read_lists,
+    read_similarity,
+)
+from features.entities import EntityTable
+from features.latest import LatestTable
+from features.layout import ACTION, AUTHOR, CATEGORY, ENTRY, ITEM, TIME, Ints
+from features.spec import (
+    ActivityView,
+    AffinityFeature,
+    AgeFeature,
+    CodeFeature,
+    ContextFeature,
+    CountFeature,
+    DecayedFeature,
+    Feature,
+    Plan,
+    RateFeature,
+    RecencyFeature,
+    SimilarityFeature,
+    SinceFeature,
+    TrendFeature,
+    ValueFeature,
+    Window,
+)
+
+Tables = dict[str, EntityTable]
+"""Entity tables by join key."""
+
+CountLike = CountFeature | RateFeature | DecayedFeature | TrendFeature | RecencyFeature
+ListLike = AffinityFeature | SinceFeature
+ValueLike = ValueFeature | CodeFeature | AgeFeature
+_KEYS = {"item": ITEM, "author": AUTHOR, "category": CATEGORY}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What one read is about: the instant, the user, the candidates, the request.
+
+    `rows` gives per join key the row of each candidate (or one row for all of them), −1 where the
+    entity is unknown. `keys` are the candidates' own ids as codes, in arena columns.
+    """
+
+    now: int
+    rows: dict[str, Ints]
+    keys: Ints
+    surface: str | None = None
+
+
+class Reader:
+    """The features of one service, compiled for tables that may grow and change."""
+
+    def __init__(self, plan: Plan, service: str, tables: Tables) -> None:
+        named = plan.service_features(service)
+        self.columns: tuple[str, ...] = tuple(name for name, _ in named)
+        self._tables = tables
+        self._views = {view.name: view for view in plan.views}
+        self._counts: dict[str, tuple[Ints, CountProgram]] = {}
+        self._lists: dict[str, tuple[Ints, ListProgram]] = {}
+        self._others: list[tuple[int, ValueLike | ContextFeature | SimilarityFeature]] = []
+        counts: dict[str, list[tuple[int, CountLike]]] = {}
+        lists: dict[str, list[tuple[int, ListLike]]] = {}
+        for place, (_, feature) in enumerate(named):
+            if isinstance(feature, CountLike):
+                counts.setdefault(feature.view, []).append((place, feature))
+            elif isinstance(feature, ListLike):
+                lists.setdefault(feature.view, []).append((place, feature))
+            else:
+                self._others.append((place, feature))
+        for view, chosen in counts.items():
+            places = np.array([place for place, _ in chosen], np.int64)
+            self._counts[view] = (
+                places,
+                _count_program(self._activity(view), [f for _, f in chosen]),
+            )
+        for view, listed in lists.items():
+            places = np.array([place for place, _ in listed], np.int64)
+            self._lists[view] = (
+                places,
+                _list_program(self._activity(view).view, plan.actions, [f for _, f in listed]),
+            )
+        self._masks = {
+            place: np.array([a in feature.actions for a in plan.actions], np.bool_)
+            for place, feature in self._others
+            if isinstance(feature, SimilarityFeature)
+        }
+        embedding = next(
+            (
+                (view.name, field.name)
+                for view in plan.latest
+                for field in view.fields
+                if field.path == "embedding"
+            ),
+            None,
+        )
+        self._embedding = embedding
+
+    def matrix(self, moment: Moment) -> Floats:
+        """[candidate, column] of all features of the service."""
+        count = len(moment.keys)
+        out = np.empty((count, len(self.columns)))
+        for view, (places, program) in self._counts.items():
+            table = self._activity(view)
+            rows = moment.rows[table.view.entity.join_key]
+            part = np.empty((len(rows), len(places)))
+            read_counts(table.layout, table.arrays, program, rows, moment.now, part)
+            out[:, places] = part
+        for view, (places, lists) in self._lists.items():
+            table = self._activity(view)
+            user = int(moment.rows[table.view.entity.join_key][0])
+            part = np.empty((count, len(places)))
+            read_lists(table.arrays, lists, user, moment.now, moment.keys, part)
+            out[:, places] = part
+        similarities: list[tuple[int, SimilarityFeature]] = []
+        for place, feature in self._others:
+            if isinstance(feature, SimilarityFeature):
+                similarities.append((place, feature))
+            elif isinstance(feature, ContextFeature):
+                out[:, place] = _context(feature, moment)
+            else:
+                out[:, place] = self._value(feature, moment)
+        if similarities:
+            self._similarities(similarities, moment, out)
+        return out
+
+    def _activity(self, view: str) -> ActivityTable:
+        table = self._tables[self._views[view].entity.join_key].tables[view]
+        assert isinstance(table, ActivityTable)
+        return table
+
+    def _latest(self, view: str) -> LatestTable:
+        table = self._tables[self._views[view].entity.join_key].tables[view]
+        assert isinstance(table, LatestTable)
+        return table
+
+    def _value(self, feature: ValueLike, moment: Moment) -> Floats:
+        table = self._latest(feature.view)
+        rows = moment.rows[table.view.entity.join_key]
+        column = table.column(feature.field)
+        found = rows >= 0
+        values = np.full(len(rows), np.nan)
+        if isinstance(feature, CodeFeature):
+            hashes = column.hash[rows[found]]
+            values[found] = np.where(hashes < 0, np.nan, hashes % feature.buckets)
+        elif isinstance(feature, AgeFeature):
+            values[found] = (moment.now - column.number[rows[found]]) / 1000.0
+        else:
+            values[found] = column.number[rows[found]]
+        return values
+
+    def _similarities(
+        self, features: Sequence[tuple[int, SimilarityFeature]], moment: Moment, out: Floats
+    ) -> None:
+        """Similarity features: vectors of the user's listed items against the candidates'."""
+        out[:, [place for place, _ in features]] = np.nan
+        if self._embedding is None:
+            return
+        table = self._latest(self._embedding[0])
+        vectors = table.column(self._embedding[1]).vector
+        items = self._tables[table.view.entity.join_key]
+        rows = moment.rows[table.view.entity.join_key]
+        known = np.flatnonzero(rows >= 0)
+        known = known[vectors[rows[known]].any(axis=1)] if len(known) else known
+        if not len(known):
+            return
+        candidates = np.ascontiguousarray(vectors[rows[known]].T)
+        part = np.empty(len(known))
+        for place, feature in features:
+            activity = self._activity(feature.view)
+            user = int(moment.rows[activity.view.entity.join_key][0])
+            if user < 0:
+                continue
+            names = [s.name for s in activity.view.sequences]
+            entries = activity.entries(user, names.index(feature.sequence))
+            chosen = entries[
+                self._masks[place][entries[:, ACTION]] & (entries[:, TIME] <= moment.now)
+            ][-feature.newest :, ITEM]
+            recent = items.rows_of_codes(chosen)
+            listed = vectors[recent[recent >= 0]]
+            listed = listed[listed.any(axis=1)]
+            read_similarity(listed, candidates, feature.reduce == "max", part)
+            out[known, place] = part
+
+
+def candidate_keys(items: Ints, authors: Ints, categories: Ints) -> Ints:
+    """Candidates' ids (codes) in the columns of the arena, for affinities."""
+    keys = np.full((len(items), ENTRY), -1, np.int64)
+    keys[:, ITEM], keys[:, AUTHOR], keys[:, CATEGORY] = items, authors, categories
+    return keys
+
+
+def _context(feature: ContextFeature, moment: Moment) -> float:
+    if feature.of == "hour":
+        return float((moment.now / 3_600_000 + feature.utc_offset_hours) // 1 % 24)
+    if moment.surface is None:
+        return float("nan")
+    return float(mmh3.hash(moment.surface, signed=False) % feature.buckets)
+
+
+def _count_program(table: ActivityTable, features: Sequence[CountLike]) -> CountProgram:
+    view, layout = table.view, table.layout
+    metrics = {metric: place for place, metric in enumerate(view.metrics)}
+    longest = max([1, *(int(b) for b in layout.ring_buckets)])
+    op, metric, per, ring, buckets, long_ring, long_buckets = (
+        np.full(len(features), ALL, np.int64) for _ in range(7)
+    )
+    program = CountProgram(
+        op=op,
+        metric=metric,
+        per=per,
+        ring=ring,
+        buckets=buckets,
+        long_ring=long_ring,
+        long_buckets=long_buckets,
+        prior_of=np.zeros(len(features)),
+        prior_per=np.zeros(len(features)),
+        weights=np.zeros((len(features), longest)),
+    )
+    for f, feature in enumerate(features):
+        program.metric[f] = program.per[f] = 0
+        if isinstance(feature, RecencyFeature):
+            program.op[f] = FIRST if feature.of == "first" else LAST
+            continue
+        program.metric[f] = metrics[feature.metric]
+        program.ring[f], program.buckets[f] = _ring(
+            view, layout_rings(table), feature, feature.window
+        )
+        if isinstance(feature, CountFeature):
+            program.op[f] = COUNT
+        elif isinstance(feature, RateFeature):
+            program.op[f], program.per[f] = RATE, metrics[feature.per]
+            program.prior_of[f], program.prior_per[f] = feature.prior_of, feature.prior_per
+        elif isinstance(feature, DecayedFeature):
+            program.op[f] = DECAYED
+            step = feature.window.width_ms / feature.half_life_ms
+            program.weights[f, :] = [2.0 ** (-age * step) for age in range(longest)]
+        else:
+            program.op[f] = TREND
+            program.long_ring[f], program.long_buckets[f] = _ring(
+                view, layout_rings(table), feature, feature.long
+            )
+            short, long = feature.window, feature.long
+            program.prior_per[f] = (short.width_ms * short.buckets) / (long.width_ms * long.buckets)
+    return program
+
+
+def layout_rings(table: ActivityTable) -> list[tuple[int, int]]:
+    """(width, buckets) of a table's rings."""
+    layout = table.layout
+    return list(zip(layout.ring_width.tolist(), layout.ring_buckets.tolist(), strict=True))
+
+
+def _ring(
+    view: ActivityView, rings: list[tuple[int, int]], feature: Feature, window: Window | None
+) -> tuple[int, int]:
+    """The ring a window is read from, and how many of its buckets."""
+    if window is None:
+        return ALL, 0
+    for number, (width, buckets) in enumerate(rings):
+        if width == window.width_ms and buckets >= window.buckets:
+            return number, window.buckets
+    raise ValueError(f"feature {feature.name}: view {view.name} keeps no ring for its window")
+
+
+def _list_program(
+    view: ActivityView, actions: tuple[str, ...], features: Sequence[ListLike]
+) -> ListProgram:
+    names = [sequence.name for sequence in view.sequences]
+    return ListProgram(
+        op=np.array([SINCE if f.kind == "since" else AFFINITY for f in features], np.int64),
+        sequence=np.array([names.index(f.sequence) for f in features], np.int64),
+        actions=np.array([[a in f.actions for a in actions] for f in features], np.bool_),
+        key=np.array([_KEYS[f.key] for f in features], np.int64),
+        half_life_ms=np.array(
+            [f.half_life_ms if isinstance(f, AffinityFeature) else 1 for f in features], np.float64
+        ),
+    )
+
+
+def broadcast(row: int) -> Ints:
+    """One row for all candidates."""
+    return np.array([row], np.int64)
+
+
+Matrix = NDArray[np.float64]

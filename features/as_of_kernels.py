@@ -1,0 +1,210 @@
+"""The formulas of as-of reads: pure functions of stored integers and `now`.
+
+Floats first appear here. Sums run from the oldest bucket or entry to the newest and skip what is
+empty, so every reader of the same state gets the same bits.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.compiled import kernel
+from features.layout import ACTION, TIME, Arrays, Ints, Layout
+
+Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+
+COUNT, RATE, DECAYED, TREND, FIRST, LAST = range(6)
+AFFINITY, SINCE = range(2)
+ALL: Final = -1
+"""Ring number that means the all-time total."""
+
+
+class CountProgram(NamedTuple):
+    """Features of one activity view, one place per feature."""
+
+    op: Ints
+    metric: Ints
+    per: Ints
+    ring: Ints
+    buckets: Ints
+    long_ring: Ints
+    long_buckets: Ints
+    prior_of: Floats
+    prior_per: Floats
+    weights: Floats
+    """[feature, age in buckets]: of decayed counts."""
+
+
+class ListProgram(NamedTuple):
+    """Features of one user's sequences against candidates, one place per feature."""
+
+    op: Ints
+    sequence: Ints
+    actions: NDArray[np.bool_]
+    """[feature, action]"""
+    key: Ints
+    """Arena column that must equal the candidate's."""
+    half_life_ms: Floats
+
+
+@kernel
+def window_sum(
+    layout: Layout, arrays: Arrays, row: int, metric: int, ring: int, buckets: int, now: int
+) -> int:
+    """Σ of a metric over buckets b with ⌊now/w⌋ − buckets < b ≤ ⌊now/w⌋; the total for ALL."""
+    block = arrays.block[row, metric]
+    if block < 0:
+        return 0
+    if ring == ALL:
+        return int(arrays.total[block])
+    width, kept, start = layout.ring_width[ring], layout.ring_buckets[ring], layout.ring_start[ring]
+    newest, current = arrays.newest[row] // width, now // width
+    total = 0
+    for bucket in range(max(current - buckets + 1, newest - kept + 1, 0), min(current, newest) + 1):
+        total += arrays.slots[block, start + bucket % kept]
+    return total
+
+
+@kernel
+def _decayed(
+    layout: Layout,
+    arrays: Arrays,
+    row: int,
+    metric: int,
+    ring: int,
+    buckets: int,
+    now: int,
+    weights: Floats,
+) -> float:
+    block = arrays.block[row, metric]
+    if block < 0:
+        return 0.0
+    width, kept, start = layout.ring_width[ring], layout.ring_buckets[ring], layout.ring_start[ring]
+    newest, current = arrays.newest[row] // width, now // width
+    total = 0.0
+    for bucket in range(max(current - buckets + 1, newest - kept + 1, 0), min(current, newest) + 1):
+        amount = arrays.slots[block, start + bucket % kept]
+        if amount != 0:
+            total += amount * weights[current - bucket]
+    return total
+
+
+@kernel
+def read_counts(
+    layout: Layout, arrays: Arrays, program: CountProgram, rows: Ints, now: int, out: Floats
+) -> None:
+    """out[row, feature] of activity features; row −1 is an entity nobody ever saw."""
+    for i in range(len(rows)):
+        row = rows[i]
+        for f in range(len(program.op)):
+            op = program.op[f]
+            of = per = long = 0
+            if row >= 0:
+                of = window_sum(
+                    layout, arrays, row, program.metric[f], program.ring[f], program.buckets[f], now
+                )
+            if op == COUNT:
+                out[i, f] = of
+            elif op == RATE:
+                if row >= 0:
+                    per = window_sum(
+                        layout,
+                        arrays,
+                        row,
+                        program.per[f],
+                        program.ring[f],
+                        program.buckets[f],
+                        now,
+                    )
+                out[i, f] = (of + program.prior_of[f]) / (per + program.prior_per[f])
+            elif op == DECAYED:
+                out[i, f] = 0.0
+                if row >= 0:
+                    out[i, f] = _decayed(
+                        layout,
+                        arrays,
+                        row,
+                        program.metric[f],
+                        program.ring[f],
+                        program.buckets[f],
+                        now,
+                        program.weights[f],
+                    )
+            elif op == TREND:
+                if row >= 0:
+                    long = window_sum(
+                        layout,
+                        arrays,
+                        row,
+                        program.metric[f],
+                        program.long_ring[f],
+                        program.long_buckets[f],
+                        now,
+                    )
+                out[i, f] = (of + 1.0) / (long * program.prior_per[f] + 1.0)
+            else:
+                out[i, f] = np.nan
+                if row >= 0:
+                    time = arrays.first[row] if op == FIRST else arrays.newest[row]
+                    if time >= 0:
+                        out[i, f] = (now - time) / 1000.0
+
+
+@kernel
+def read_lists(
+    arrays: Arrays,
+    program: ListProgram,
+    user: int,
+    now: int,
+    keys: Ints,
+    out: Floats,
+) -> None:
+    """out[candidate, feature] of affinities; `keys` are the candidates' arena columns."""
+    for f in range(len(program.op)):
+        s, column = program.sequence[f], program.key[f]
+        since = program.op[f] == SINCE
+        out[:, f] = np.nan if since else 0.0
+        if user < 0:
+            continue
+        for e in range(arrays.start[user, s], arrays.start[user, s] + arrays.length[user, s]):
+            time, code = arrays.arena[e, TIME], arrays.arena[e, column]
+            if time > now or code < 0 or not program.actions[f, arrays.arena[e, ACTION]]:
+                continue
+            seconds = (now - time) / 1000.0
+            weight = 0.0 if since else 2.0 ** (-(now - time) / program.half_life_ms[f])
+            for i in range(len(keys)):
+                if keys[i, column] == code:
+                    if since:
+                        out[i, f] = seconds
+                    else:
+                        out[i, f] += weight
+
+
+@kernel
+def read_similarity(recent: Vectors, candidates: Vectors, use_max: bool, out: Floats) -> None:
+    """out[candidate]: the max or mean of its dot products with recent vectors.
+
+    `candidates` is [dimension, candidate], so that the inner loop runs over candidates and each
+    product is summed in one fixed order whatever their number. No recent vector gives NaN.
+    """
+    count = candidates.shape[1]
+    product = np.empty(count, np.float32)
+    out[:] = np.nan
+    for j in range(len(recent)):
+        product[:] = np.float32(0.0)
+        for d in range(candidates.shape[0]):
+            weight = recent[j, d]
+            for i in range(count):
+                product[i] += candidates[d, i] * weight
+        for i in range(count):
+            if j == 0:
+                out[i] = product[i]
+            elif not use_max:
+                out[i] += product[i]
+            elif product[i] > out[i]:
+                out[i] = product[i]
+    if not use_max and len(recent) > 0:
+        for i in range(count):
+            out[i] /= len(recent)

@@ -1,0 +1,465 @@
+"""The vocabulary of a feature repository: functions that return real Feast objects.
+
+    user = entity("user", "user_id")
+    user_activity = activity_view("user_activity", user, events, state=[counters("click"), ...])
+    user_rates = as_of_view("user_rates", [user_activity], [rate("ctr_24h", "click", ...)])
+
+Stored views are `StreamFeatureView`s whose `aggregations` and tags say how an event updates a
+row; as-of views are `OnDemandFeatureView`s whose tags say how state is read at `now`. All of it
+travels in the Feast registry, from which `features.plan` compiles the workers' plan.
+"""
+
+import json
+import warnings
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from feast import (
+    Entity,
+    FeatureService,
+    FeatureView,
+    FileSource,
+    KafkaSource,
+    OnDemandFeatureView,
+    RequestSource,
+    StreamFeatureView,
+    ValueType,
+)
+from feast import Field as FeastField
+from feast.aggregation import Aggregation
+from feast.data_format import JsonFormat
+from feast.transformation.python_transformation import PythonTransformation
+from feast.types import Array, FeastType, Float32, Float64, Int64, String
+
+from features.on_demand import Declared
+from features.plan import compile_view, entity_spec
+from features.spec import (
+    SEQUENCE_COLUMNS,
+    ActivityView,
+    AffinityFeature,
+    AgeFeature,
+    AsOfView,
+    CodeFeature,
+    ContextFeature,
+    CountFeature,
+    DecayedFeature,
+    EntitySpec,
+    Feature,
+    LatestView,
+    Metric,
+    RateFeature,
+    RecencyFeature,
+    SimilarityFeature,
+    SinceFeature,
+    TrendFeature,
+    ValueFeature,
+    Window,
+)
+from features.tags import (
+    AS_OF_TAG,
+    EVENT_TAG,
+    KIND_TAG,
+    PATH_TAG,
+    RING,
+    SEQUENCE,
+    SEQUENCE_TAG,
+    TOTAL,
+    duration_ms,
+)
+
+Key = Literal["item", "author", "category"]
+Stored = tuple[list[Aggregation], list[FeastField], dict[str, str]]
+
+DEFAULT_RINGS: Final = (("5m", 12), ("1h", 24), ("6h", 28))
+"""Bucket widths and how many of each are kept: an hour, a day, a week."""
+
+EVENT_FIELD: Final = "event_hash"
+"""The field of a newest-value view that breaks ties between events of one time."""
+
+warnings.filterwarnings(
+    "ignore", message="(Stream|On demand) feature view", category=RuntimeWarning
+)
+
+now = RequestSource(
+    name="as_of",
+    schema=[FeastField(name="now", dtype=Int64, description="read time, milliseconds UTC")],
+)
+"""The instant at which state is read, part of every request."""
+
+context = RequestSource(
+    name="request",
+    schema=[FeastField(name="surface", dtype=String, description="where the feed is shown")],
+)
+"""What a request says about itself."""
+
+recent_vectors = RequestSource(
+    name="recent_items",
+    schema=[
+        FeastField(
+            name="recent_vectors",
+            dtype=Array(Float64),
+            description="embeddings of the user's listed items, end to end, oldest first",
+        )
+    ],
+)
+"""Feast joins no rows for items inside a list; a Feast client that wants similarity sends them."""
+
+
+def entity(name: str, join_key: str, value_type: ValueType = ValueType.STRING) -> Entity:
+    """A thing that has rows. Ids are opaque strings unless the product says otherwise."""
+    return Entity(name=name, join_keys=[join_key], value_type=value_type)
+
+
+def events_source(name: str = "events", topic: str = "events", *, archive: Path) -> KafkaSource:
+    """The stream of events; `archive` is where the offline store finds old row versions."""
+    return KafkaSource(
+        name=name,
+        topic=topic,
+        timestamp_field="event_time",
+        message_format=JsonFormat(schema_json="event_id string, event_time long, type string"),
+        batch_source=FileSource(
+            name=f"{name}_archive", path=str(archive), timestamp_field="event_time"
+        ),
+    )
+
+
+def counters(
+    *actions: str, rings: Sequence[tuple[str, int]] = DEFAULT_RINGS, amount: str = "count"
+) -> Stored:
+    """Counts of actions (or sums of their values) in rings of buckets, and their totals."""
+    aggregations, fields = [], []
+    for action in actions:
+        column = action if amount == "count" else f"{action}.value"
+        stem = action if amount == "count" else f"{action}_value"
+        for width, buckets in rings:
+            step = timedelta(milliseconds=duration_ms(width))
+            name = f"{stem}_{width}"
+            aggregations.append(
+                Aggregation(
+                    column=column,
+                    function=RING,
+                    time_window=step * buckets,
+                    slide_interval=step,
+                    name=name,
+                )
+            )
+            fields.append(
+                FeastField(
+                    name=name,
+                    dtype=Array(Int64),
+                    description=f"{column} per {width}: oldest bucket, amount, gap, amount, …",
+                )
+            )
+        aggregations.append(Aggregation(column=column, function=TOTAL, name=f"{stem}_total"))
+        fields.append(FeastField(name=f"{stem}_total", dtype=Int64, description=f"{column}, ever"))
+    return aggregations, fields, {}
+
+
+def sums(*actions: str, rings: Sequence[tuple[str, int]] = DEFAULT_RINGS) -> Stored:
+    """Sums of the values of actions (dwell ms and the like), like `counters`."""
+    return counters(*actions, rings=rings, amount="value")
+
+
+def newest(
+    name: str, actions: Iterable[str], length: int, columns: Sequence[str] = SEQUENCE_COLUMNS
+) -> Stored:
+    """The newest `length` facts of some actions, by (time, event), as parallel lists."""
+    listed = tuple(actions)
+    fields = [
+        FeastField(
+            name=f"{name}_time", dtype=Array(Int64), description="event times, ms, ascending"
+        ),
+        FeastField(name=f"{name}_event", dtype=Array(Int64), description="hashes of event ids"),
+    ]
+    for column in columns:
+        dtype: FeastType = Array(Int64) if column == "value" else Array(String)
+        fields.append(FeastField(name=f"{name}_{column}", dtype=dtype))
+    tag = json.dumps({"length": length, "columns": list(columns)})
+    return (
+        [Aggregation(column=",".join(listed), function=SEQUENCE, name=name)],
+        fields,
+        {f"{SEQUENCE_TAG}.{name}": tag},
+    )
+
+
+def last_seen(name: str = "last_seen") -> Stored:
+    """The time of the newest fact of a row, ms."""
+    return (
+        [Aggregation(column="event_time", function="max", name=name)],
+        [FeastField(name=name, dtype=Int64, description="newest event time, ms")],
+        {},
+    )
+
+
+def first_seen(name: str = "first_seen") -> Stored:
+    """The time of the oldest fact of a row, ms."""
+    return (
+        [Aggregation(column="event_time", function="min", name=name)],
+        [FeastField(name=name, dtype=Int64, description="oldest event time, ms")],
+        {},
+    )
+
+
+def activity_view(
+    name: str, of: Entity, source: KafkaSource, state: Sequence[Stored], description: str = ""
+) -> StreamFeatureView:
+    """A stored view that counts and lists what happens to an entity."""
+    tags = {KIND_TAG: "activity"}
+    for _, _, more in state:
+        tags |= more
+    return StreamFeatureView(
+        name=name,
+        entities=[of],
+        source=source,
+        timestamp_field="event_time",
+        schema=[_key_field(of), *(field for _, fields, _ in state for field in fields)],
+        aggregations=[a for aggregations, _, _ in state for a in aggregations],
+        tags=tags,
+        description=description,
+        online=True,
+    )
+
+
+def latest_view(
+    name: str,
+    of: Entity,
+    source: KafkaSource,
+    event: Literal["item", "user"],
+    fields: Sequence[FeastField],
+    description: str = "",
+) -> StreamFeatureView:
+    """A stored view that keeps the newest `item` or `user` event about an entity."""
+    tie = FeastField(name=EVENT_FIELD, dtype=Int64, description="hash of the event kept")
+    return StreamFeatureView(
+        name=name,
+        entities=[of],
+        source=source,
+        timestamp_field="event_time",
+        schema=[_key_field(of), *fields, tie],
+        tags={KIND_TAG: "latest", EVENT_TAG: event},
+        description=description,
+        online=True,
+    )
+
+
+def taken(name: str, dtype: FeastType, path: str = "", description: str = "") -> FeastField:
+    """A field taken from an event: by its own name, or a path such as `attributes.duration_ms`."""
+    return FeastField(
+        name=name, dtype=dtype, tags={PATH_TAG: path or name}, description=description
+    )
+
+
+def as_of_view(
+    name: str,
+    sources: Sequence[StreamFeatureView],
+    features: Sequence[Feature],
+    description: str = "",
+) -> OnDemandFeatureView:
+    """Features computed at read from stored views and `now`; each names its view by `sources[0]`
+    unless it says otherwise.
+
+    The view's function holds no formula: it hands the declaration and Feast's inputs to the same
+    kernels that serve, train and replay.
+    """
+    default = sources[0].name if sources else ""
+    placed = [f if f.view else f.model_copy(update={"view": default}) for f in features]
+    spec = json.dumps([f.model_dump() for f in placed], sort_keys=True)
+    declared = _declared(name, sources, placed)
+    source_text = (
+        f"def {name}(inputs):\n"
+        "    from features.on_demand import read\n"
+        f"    return read({declared!r}, inputs)\n"
+    )
+    scope: dict[str, Any] = {}
+    exec(source_text, scope)
+    inputs: list[FeatureView | RequestSource] = [*sources, now]
+    if any(f.kind == "context" for f in placed):
+        inputs.append(context)
+    if any(f.kind == "similarity" for f in placed):
+        inputs.append(recent_vectors)
+    return OnDemandFeatureView(
+        name=name,
+        sources=inputs,  # type: ignore[arg-type]
+        # Feast compares whole fields with the inferred ones: a description would not be found.
+        schema=[FeastField(name=f.name, dtype=Float64) for f in placed],
+        mode="python",
+        feature_transformation=PythonTransformation(udf=scope[name], udf_string=source_text),
+        tags={AS_OF_TAG: spec},
+        description=description,
+    )
+
+
+def feature_service(
+    name: str, views: Sequence[OnDemandFeatureView], description: str = ""
+) -> FeatureService:
+    """The features one model reads, in order."""
+    return FeatureService(name=name, features=list(views), description=description)
+
+
+def count(
+    name: str, of: str, window: str = "all", amount: Literal["count", "value"] = "count"
+) -> Feature:
+    """Σ of an action over the newest whole buckets of a window ("1h", "24h", "7d", "all")."""
+    return CountFeature(
+        name=name, view="", metric=Metric(action=of, amount=amount), window=_window(window)
+    )
+
+
+def rate(
+    name: str, of: str, per: str, window: str = "all", prior: tuple[float, float] = (1.0, 10.0)
+) -> Feature:
+    """(Σ of + prior[0]) / (Σ per + prior[1]) over a window."""
+    return RateFeature(
+        name=name,
+        view="",
+        metric=Metric(action=of),
+        per=Metric(action=per),
+        window=_window(window),
+        prior_of=prior[0],
+        prior_per=prior[1],
+    )
+
+
+def mean(
+    name: str, of: str, window: str = "all", prior: tuple[float, float] = (0.0, 1.0)
+) -> Feature:
+    """(Σ value of an action + prior[0]) / (Σ action + prior[1]) over a window: dwell means."""
+    return RateFeature(
+        name=name,
+        view="",
+        metric=Metric(action=of, amount="value"),
+        per=Metric(action=of),
+        window=_window(window),
+        prior_of=prior[0],
+        prior_per=prior[1],
+    )
+
+
+def decayed(name: str, of: str, window: str, half_life: str) -> Feature:
+    """Σ over the buckets of a window of count · 2^(−age/half-life), age in whole buckets."""
+    found = _window(window)
+    if found is None:
+        raise ValueError(f"{name}: a decayed count needs a bounded window, not {window!r}")
+    return DecayedFeature(
+        name=name,
+        view="",
+        metric=Metric(action=of),
+        window=found,
+        half_life_ms=duration_ms(half_life),
+    )
+
+
+def trend(name: str, of: str, short: str, long: str) -> Feature:
+    """(Σ short + 1) / (Σ long · short/long + 1): above 1 is rising."""
+    first, second = _window(short), _window(long)
+    if first is None or second is None:
+        raise ValueError(f"{name}: a trend needs two bounded windows")
+    return TrendFeature(name=name, view="", metric=Metric(action=of), window=first, long=second)
+
+
+def recency(name: str, of: Literal["first", "last"] = "last") -> Feature:
+    """Seconds from the first or last fact of the row to `now`; null when there is none."""
+    return RecencyFeature(name=name, view="", of=of)
+
+
+def affinity(
+    name: str, sequence: str, actions: Iterable[str], key: Key, half_life: str = "1d"
+) -> Feature:
+    """Σ over a user's listed facts that share the candidate's key of 2^(−age/half-life)."""
+    return AffinityFeature(
+        name=name,
+        view="",
+        sequence=sequence,
+        actions=tuple(actions),
+        key=key,
+        half_life_ms=duration_ms(half_life),
+    )
+
+
+def since(name: str, sequence: str, actions: Iterable[str], key: Key) -> Feature:
+    """Seconds since the user's newest listed fact that shares the candidate's key."""
+    return SinceFeature(name=name, view="", sequence=sequence, actions=tuple(actions), key=key)
+
+
+def similarity(
+    name: str,
+    sequence: str,
+    actions: Iterable[str],
+    reduce: Literal["max", "mean"] = "max",
+    newest: int = 32,
+) -> Feature:
+    """Dot product of the candidate's embedding with those of the user's `newest` listed items."""
+    return SimilarityFeature(
+        name=name, view="", sequence=sequence, actions=tuple(actions), reduce=reduce, newest=newest
+    )
+
+
+def value(name: str, field: str, view: str = "") -> Feature:
+    """A stored number as it is."""
+    return ValueFeature(name=name, view=view, field=field)
+
+
+def code(name: str, field: str, buckets: int = 256, view: str = "") -> Feature:
+    """A stored text (the first of a list) as a category: murmur3 modulo `buckets`."""
+    return CodeFeature(name=name, view=view, field=field, buckets=buckets)
+
+
+def age(name: str, field: str, view: str = "") -> Feature:
+    """Seconds from a stored time in milliseconds to `now`."""
+    return AgeFeature(name=name, view=view, field=field)
+
+
+def surface_code(name: str = "surface", buckets: int = 64) -> Feature:
+    """The request's surface as a category: murmur3 modulo `buckets`."""
+    return ContextFeature(name=name, view="", of="surface", buckets=buckets)
+
+
+def hour_of_day(name: str = "hour", utc_offset_hours: float = 0.0) -> Feature:
+    """The hour of the request's day, 0 to 23, at a fixed offset from UTC."""
+    return ContextFeature(name=name, view="", of="hour", utc_offset_hours=utc_offset_hours)
+
+
+def _declared(name: str, sources: Sequence[StreamFeatureView], features: Sequence[Feature]) -> str:
+    """The view's features and the stored views they read, for its function inside Feast."""
+    views = [
+        compile_view(source.to_proto().spec, _entities(source))  # type: ignore[no-untyped-call]
+        for source in sources
+    ]
+    return Declared(
+        activity=tuple(v for v in views if isinstance(v, ActivityView)),
+        latest=tuple(v for v in views if isinstance(v, LatestView)),
+        as_of=AsOfView(name=name, features=tuple(features)),
+    ).model_dump_json()
+
+
+def _entities(view: StreamFeatureView) -> dict[str, EntitySpec]:
+    """The entity of a declared view as the plan will have it."""
+    found = view.entity_columns[0]
+    kind = found.dtype.to_value_type()
+    (entity_name,) = view.entities
+    return {entity_name: entity_spec(entity_name, found.name, kind.value)}
+
+
+def _window(window: str) -> Window | None:
+    """A window as buckets of the default ring that is finest and still holds it."""
+    if window == "all":
+        return None
+    length = duration_ms(window)
+    for width, buckets in DEFAULT_RINGS:
+        step = duration_ms(width)
+        if length % step == 0 and length // step <= buckets:
+            return Window(width_ms=step, buckets=length // step)
+    kept = ", ".join(f"{buckets} × {width}" for width, buckets in DEFAULT_RINGS)
+    raise ValueError(f"window {window!r} is not a whole number of buckets of one ring ({kept})")
+
+
+def _key_field(of: Entity) -> FeastField:
+    dtype = Int64 if of.value_type == ValueType.INT64 else String
+    return FeastField(
+        name=of.join_keys[0] if hasattr(of, "join_keys") else of.join_key, dtype=dtype
+    )
+
+
+__all__ = ["Array", "Float32", "Float64", "Int64", "String"]

@@ -1,0 +1,177 @@
+"""The rows of one entity across all its views: one Redis hash each, with its marker."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.activity import ActivityTable
+from features.codec import (
+    MARKER_FIELD,
+    decode_time,
+    encode_time,
+    entity_id,
+    entity_key,
+    field_name,
+    updated_at_field,
+)
+from features.latest import LatestTable
+from features.layout import NEVER, Ints
+from features.marker import Marker
+from features.spec import ActivityView, EntitySpec, Plan
+from features.strings import Strings
+
+Table = ActivityTable | LatestTable
+Hash = dict[bytes, bytes]
+"""A Redis hash, as HGETALL gives it."""
+
+
+class RowWrite(NamedTuple):
+    """What one write of a row sets and deletes, guarded by its marker."""
+
+    key: bytes
+    marker: Marker
+    fields: list[bytes]
+    """Field, value, field, value, …"""
+    gone: list[bytes]
+    """Fields that were stored and hold nothing any more."""
+
+
+class EntityTable:
+    """Rows of one entity in memory, by row number; views of the entity share the numbers."""
+
+    def __init__(self, plan: Plan, entity: EntitySpec, strings: Strings) -> None:
+        self.entity = entity
+        self.project = plan.project
+        self.keys: list[bytes] = []
+        self.ids: list[str | None] = []
+        self.markers: list[Marker | None] = []
+        self.tables: dict[str, Table] = {}
+        self._rows: dict[bytes, int] = {}
+        self._rows_by_id: dict[str, int] = {}
+        for view in plan.views:
+            if view.entity == entity:
+                self.tables[view.name] = (
+                    ActivityTable(view, plan.actions, strings)
+                    if isinstance(view, ActivityView)
+                    else LatestTable(view, strings)
+                )
+        self._strings = strings
+        self._row_of_code = np.full(0, -1, np.int64)
+        self._coded = 0
+        self._names = {
+            name: [field_name(name, field) for field in table.fields]
+            for name, table in self.tables.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def find(self, key: bytes) -> int | None:
+        """The row number of a key, None when it is not here."""
+        return self._rows.get(key)
+
+    def rows_of_ids(self, ids: Iterable[str]) -> Ints:
+        """The row numbers of entity ids; −1 for those that are not here."""
+        return np.fromiter((self._rows_by_id.get(i, -1) for i in ids), np.int64)
+
+    def rows_of_codes(self, codes: Ints) -> Ints:
+        """The row numbers of ids given as the process's string codes; −1 where there is none."""
+        if self._coded < len(self.ids):
+            fresh = self._strings.codes(self.ids[self._coded :])
+            if len(self._row_of_code) < len(self._strings):
+                room = max(len(self._strings), 2 * len(self._row_of_code)) - len(self._row_of_code)
+                blank = np.full(room, -1, np.int64)
+                self._row_of_code = np.concatenate([self._row_of_code, blank])
+            self._row_of_code[fresh] = np.arange(self._coded, len(self.ids))
+            self._coded = len(self.ids)
+        inside = (codes >= 0) & (codes < len(self._row_of_code))
+        return np.where(inside, self._row_of_code[np.where(inside, codes, 0)], -1)
+
+    def known(self, row: int) -> bool:
+        """Whether any view of a row holds anything."""
+        return any(
+            (t.arrays.newest if isinstance(t, ActivityTable) else t.newest)[row] != NEVER
+            for t in self.tables.values()
+        )
+
+    def row(self, key: bytes) -> int:
+        """The row number of a key, a new empty row when it was not here."""
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = len(self.keys)
+            self.keys.append(key)
+            found = entity_id(self.entity.join_key, key, self.project)
+            self.ids.append(found)
+            self.markers.append(None)
+            if found is not None:
+                self._rows_by_id[found] = row
+            for table in self.tables.values():
+                table.reserve(row + 1)
+        return row
+
+    def key_of(self, identifier: str) -> bytes:
+        """The Redis key of an entity id."""
+        entity = self.entity
+        return entity_key(entity.join_key, entity.value_type, identifier, self.project)
+
+    def row_of_id(self, identifier: str) -> int:
+        """The row number of an entity id, a new empty row when it was not here."""
+        row = self._rows_by_id.get(identifier)
+        return self.row(self.key_of(identifier)) if row is None else row
+
+    def load(self, rows: Sequence[int], hashes: Sequence[Hash]) -> None:
+        """Replace rows by their Redis hashes (an empty hash empties the row)."""
+        numbers = np.array(rows, np.int64)
+        for row, content in zip(rows, hashes, strict=True):
+            self.markers[row] = Marker.decode(content.get(MARKER_FIELD))
+        for name, table in self.tables.items():
+            stamp = updated_at_field(name)
+            stamps = [content.get(stamp) for content in hashes]
+            updated_at = np.array([decode_time(s) if s else NEVER for s in stamps], np.int64)
+            names = self._names[name]
+            table.load(numbers, updated_at, [[h.get(f) for f in names] for h in hashes])
+
+    def writes(self, touched: dict[str, NDArray[np.int64]]) -> Iterator[RowWrite]:
+        """The writes of touched rows (view → row numbers), with the markers they have now."""
+        found: dict[int, RowWrite] = {}
+        for name, rows in touched.items():
+            for row, fields, gone in self._encoded(name, rows):
+                marker = self.markers[row]
+                if marker is None:
+                    raise ValueError("a row is written before it has a marker")
+                write = found.setdefault(row, RowWrite(self.keys[row], marker, [], []))
+                write.fields.extend(fields)
+                write.gone.extend(gone)
+        return iter(found.values())
+
+    def _encoded(
+        self, name: str, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
+        table, names = self.tables[name], self._names[name]
+        stamp = updated_at_field(name)
+        if isinstance(table, LatestTable):
+            for row in rows.tolist():
+                fields = [stamp, encode_time(int(table.newest[row]))]
+                for field, value in zip(names, table.encode(row), strict=True):
+                    fields += (field, value)
+                yield row, fields, []
+            return
+        content, flat = table.encode(rows)
+        ends = flat.tolist()
+        present = np.diff(flat, prepend=0).reshape(len(rows), -1) > 0
+        gone_flags: NDArray[np.bool_] = table.stored[rows] & ~present
+        any_gone: list[bool] = gone_flags.any(axis=1).tolist()
+        table.stored[rows] = present
+        newest = table.arrays.newest[rows].tolist()
+        at = end = 0
+        for place, row in enumerate(rows.tolist()):
+            fields = [stamp, encode_time(newest[place])]
+            for field in names:
+                start, end = end, ends[at]
+                at += 1
+                if end > start:
+                    fields += (field, content[start:end])
+            flags = gone_flags[place].tolist() if any_gone[place] else []
+            yield row, fields, [n for n, flag in zip(names, flags, strict=False) if flag]

@@ -1,0 +1,145 @@
+"""The fold: facts into activity state. Merging is commutative, so order cannot show.
+
+Every change is an exact integer addition into a bucket that depends on the fact's own time, or an
+insertion into a set ordered by (time, event); what falls off the old end of a ring or a sequence
+would fall off whatever the order. `tests/unit/features/test_fold.py` holds the laws.
+"""
+
+from features.compiled import kernel
+from features.layout import ACTION, AUTHOR, CATEGORY, EVENT, ITEM, TIME, VALUE, Arrays, Ints, Layout
+
+FIRST_ROOM = 4
+"""Arena entries a sequence starts with; its room doubles up to its length."""
+
+
+@kernel
+def fold_facts(
+    layout: Layout,
+    arrays: Arrays,
+    rows: Ints,
+    times: Ints,
+    events: Ints,
+    actions: Ints,
+    items: Ints,
+    authors: Ints,
+    categories: Ints,
+    values: Ints,
+    start: int,
+    stop: int,
+) -> int:
+    """Fold facts `start` to `stop`; returns where it stopped for want of space in the arrays."""
+    for i in range(start, stop):
+        row, time, action = rows[i], times[i], actions[i]
+        if arrays.used[0] + layout.metrics_of.shape[1] > len(arrays.total):
+            return i
+        for s in range(len(layout.sequence_length)):
+            room = arrays.used[1] + 2 * layout.sequence_length[s]
+            if layout.sequence_of[action, s] and room > len(arrays.arena):
+                return i
+        if time > arrays.newest[row]:
+            advance(layout, arrays, row, time)
+        if arrays.first[row] < 0 or time < arrays.first[row]:
+            arrays.first[row] = time
+        for k in range(layout.metrics_of.shape[1]):
+            metric = layout.metrics_of[action, k]
+            if metric < 0:
+                break
+            amount = values[i] if layout.adds_value[metric] else 1
+            add(layout, arrays, row, metric, time, amount)
+        for s in range(len(layout.sequence_length)):
+            if layout.sequence_of[action, s]:
+                at = insert(layout, arrays, row, s, time, events[i])
+                if at >= 0:
+                    arrays.arena[at, ITEM] = items[i]
+                    arrays.arena[at, AUTHOR] = authors[i]
+                    arrays.arena[at, CATEGORY] = categories[i]
+                    arrays.arena[at, ACTION] = action
+                    arrays.arena[at, VALUE] = values[i]
+    return stop
+
+
+@kernel
+def advance(layout: Layout, arrays: Arrays, row: int, time: int) -> None:
+    """Move a row's newest time forward and empty the slots whose buckets fell off its rings."""
+    was = arrays.newest[row]
+    arrays.newest[row] = time
+    if was < 0:
+        return
+    for r in range(len(layout.ring_width)):
+        width, buckets = layout.ring_width[r], layout.ring_buckets[r]
+        steps = min(time // width - was // width, buckets)
+        if steps == 0:
+            continue
+        for m in range(arrays.block.shape[1]):
+            block = arrays.block[row, m]
+            if block < 0:
+                continue
+            for back in range(steps):
+                slot = (time // width - back) % buckets
+                arrays.slots[block, layout.ring_start[r] + slot] = 0
+
+
+@kernel
+def add(layout: Layout, arrays: Arrays, row: int, metric: int, time: int, amount: int) -> None:
+    """Count an amount at a time into all rings of a metric whose oldest bucket is not past it."""
+    block = arrays.block[row, metric]
+    if block < 0:
+        block = arrays.used[0]
+        arrays.used[0] += 1
+        arrays.block[row, metric] = block
+    arrays.total[block] += amount
+    for r in range(len(layout.ring_width)):
+        width, buckets = layout.ring_width[r], layout.ring_buckets[r]
+        bucket = time // width
+        if bucket > arrays.newest[row] // width - buckets:
+            arrays.slots[block, layout.ring_start[r] + bucket % buckets] += amount
+
+
+@kernel
+def insert(layout: Layout, arrays: Arrays, row: int, s: int, time: int, event: int) -> int:
+    """Make place for an entry by (time, event); −1 when it is there already or older than all."""
+    start, length, full = arrays.start[row, s], arrays.length[row, s], layout.sequence_length[s]
+    at = length
+    while at > 0:
+        entry = start + at - 1
+        if arrays.arena[entry, TIME] < time:
+            break
+        if arrays.arena[entry, TIME] == time:
+            if arrays.arena[entry, EVENT] == event:
+                return -1
+            if arrays.arena[entry, EVENT] < event:
+                break
+        at -= 1
+    if length == full:
+        if at == 0:
+            return -1
+        for i in range(start, start + at - 1):
+            arrays.arena[i] = arrays.arena[i + 1]
+        put = start + at - 1
+    else:
+        if length == arrays.room[row, s]:
+            start = _enlarge(layout, arrays, row, s)
+        for i in range(start + length, start + at, -1):
+            arrays.arena[i] = arrays.arena[i - 1]
+        arrays.length[row, s] = length + 1
+        put = start + at
+    arrays.arena[put, TIME] = time
+    arrays.arena[put, EVENT] = event
+    return int(put)
+
+
+@kernel
+def _enlarge(layout: Layout, arrays: Arrays, row: int, s: int) -> int:
+    """Move a sequence to a run of the arena with twice the room (its old run is left behind)."""
+    start, length = arrays.start[row, s], arrays.length[row, s]
+    room = min(max(2 * arrays.room[row, s], FIRST_ROOM), layout.sequence_length[s])
+    fresh = arrays.used[1]
+    for i in range(length):
+        arrays.arena[fresh + i] = arrays.arena[start + i]
+    arrays.used[1] += room
+    arrays.start[row, s] = fresh
+    arrays.room[row, s] = room
+    return int(fresh)
+
+
+__all__ = ["FIRST_ROOM", "add", "advance", "fold_facts", "insert"]

@@ -1,0 +1,173 @@
+"""As-of views inside stock Feast: its inputs loaded into entity tables, read by the same code."""
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from features.as_of import Moment, Reader, candidate_keys
+from features.codec import (
+    FeatureValue,
+    encode_time,
+    encode_value,
+    field_name,
+    updated_at_field,
+)
+from features.entities import EntityTable, Hash
+from features.spec import ActivityView, AsOfView, LatestView, Plan, Spec
+from features.strings import Strings
+
+Inputs = dict[str, list[Any]]
+"""Column → one value per row; stored features as `view__feature`."""
+
+
+class Declared(Spec):
+    """What an as-of view's function carries: its features and the views they read."""
+
+    activity: tuple[ActivityView, ...]
+    latest: tuple[LatestView, ...]
+    as_of: AsOfView
+
+    def plan(self) -> Plan:
+        """A plan with this one view in its one service."""
+        return Plan(
+            project="",
+            topic="",
+            activity=self.activity,
+            latest=self.latest,
+            as_of=(self.as_of,),
+            services={"": (self.as_of.name,)},
+        )
+
+
+def read(declared: str, inputs: Inputs) -> dict[str, list[float]]:
+    """The features of one as-of view for every row of Feast's inputs."""
+    plan = _plan(declared)
+    names = [feature.name for feature in plan.as_of[0].features]
+    rows = [_read_row(plan, inputs, i) for i in range(len(inputs["now"]))]
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+@lru_cache(maxsize=64)
+def _plan(declared: str) -> Plan:
+    return Declared.model_validate(json.loads(declared)).plan()
+
+
+def _read_row(plan: Plan, inputs: Inputs, i: int) -> Sequence[float]:
+    strings = Strings()
+    tables = {e.join_key: EntityTable(plan, e, strings) for e in plan.entities}
+    for join_key, table in tables.items():
+        hash_ = _hash(plan, join_key, inputs, i)
+        row = table.row_of_id(_cell(inputs, join_key, i) or "?")
+        if hash_:
+            table.load([row], [hash_])
+    _add_recent_items(plan, tables, inputs, i)
+    surface = _cell(inputs, "surface", i)
+    moment = Moment(
+        now=int(inputs["now"][i]),
+        rows={
+            key: np.array([0 if table.known(0) else -1], np.int64) for key, table in tables.items()
+        },
+        keys=_keys(plan, inputs, strings, i),
+        surface=surface,
+    )
+    result: list[float] = Reader(plan, "", tables).matrix(moment)[0].tolist()
+    return result
+
+
+def _hash(plan: Plan, join_key: str, inputs: Inputs, i: int) -> Hash:
+    """The Redis hash that these inputs came from, as far as the views need it."""
+    found: Hash = {}
+    for view in plan.activity:
+        if view.entity.join_key == join_key:
+            fields = _activity_fields(view)
+            content = {
+                name: _value(inputs, view.name, name, dtype, i) for name, dtype in fields.items()
+            }
+            if any(content.values()):
+                found |= {field_name(view.name, name): v for name, v in content.items() if v}
+                found[updated_at_field(view.name)] = encode_time(_newest(view, inputs, i))
+    for latest in plan.latest:
+        if latest.entity.join_key == join_key:
+            for field in latest.fields:
+                value = _value(inputs, latest.name, field.name, field.dtype, i)
+                if value:
+                    found[field_name(latest.name, field.name)] = value
+                    found[updated_at_field(latest.name)] = encode_time(0)
+    return found
+
+
+def _activity_fields(view: ActivityView) -> dict[str, str]:
+    fields = {ring.field: "Array(Int64)" for ring in view.rings}
+    fields |= {total.field: "Int64" for total in view.totals}
+    fields |= {name: "Int64" for name in (view.first_seen, view.last_seen) if name}
+    for sequence in view.sequences:
+        for column in ("time", "event", *sequence.columns):
+            numbers = column in ("time", "event", "value")
+            fields[sequence.field(column)] = "Array(Int64)" if numbers else "Array(String)"
+    return fields
+
+
+def _newest(view: ActivityView, inputs: Inputs, i: int) -> int:
+    """The row's newest event time: its `last_seen`, or the newest bucket that counted anything."""
+    if view.last_seen:
+        return int(inputs[f"{view.name}__{view.last_seen}"][i] or 0)
+    newest = 0
+    for ring in view.rings:
+        numbers = inputs[f"{view.name}__{ring.field}"][i]
+        if numbers:
+            newest = max(newest, int(sum(numbers[::2])) * ring.width_ms)
+    return newest
+
+
+def _value(inputs: Inputs, view: str, name: str, dtype: str, i: int) -> bytes:
+    value: FeatureValue = inputs[f"{view}__{name}"][i]
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return encode_value(value, dtype) if value is not None else b""
+
+
+def _cell(inputs: Inputs, name: str, i: int) -> str | None:
+    values = inputs.get(name)
+    return None if values is None or values[i] is None else str(values[i])
+
+
+def _keys(plan: Plan, inputs: Inputs, strings: Strings, i: int) -> Any:
+    """The candidate's own ids, from its profile if the view reads one."""
+    found: dict[str, str | None] = {"item_id": _cell(inputs, "item_id", i)}
+    for view in plan.latest:
+        for field in view.fields:
+            if field.path in ("author_id", "categories"):
+                value = inputs[f"{view.name}__{field.name}"][i]
+                first = value[0] if isinstance(value, list | np.ndarray) and len(value) else value
+                found[field.path] = str(first) if isinstance(first, str) else None
+    return candidate_keys(
+        strings.codes([found["item_id"]]),
+        strings.codes([found.get("author_id")]),
+        strings.codes([found.get("categories")]),
+    )
+
+
+def _add_recent_items(plan: Plan, tables: dict[str, EntityTable], inputs: Inputs, i: int) -> None:
+    """Rows for the items in the user's list, with the embeddings the caller sent."""
+    vectors = inputs.get("recent_vectors")
+    similar = next((f for f in plan.as_of[0].features if f.kind == "similarity"), None)
+    if similar is None or vectors is None or vectors[i] is None:
+        return
+    ids = inputs[f"{similar.view}__{similar.sequence}_item"][i]
+    if ids is None or not len(ids) or len(vectors[i]) % len(ids):
+        return
+    view, name = next((v, f.name) for v in plan.latest for f in v.fields if f.path == "embedding")
+    table = tables[view.entity.join_key]
+    for item_id, vector in zip(ids, np.reshape(vectors[i], (len(ids), -1)), strict=True):
+        if table.rows_of_ids([item_id])[0] > 0:
+            continue
+        hash_ = {
+            field_name(view.name, name): encode_value(vector.tolist(), "Array(Float32)"),
+            updated_at_field(view.name): encode_time(0),
+        }
+        row = table.row_of_id(item_id)
+        if row > 0:
+            table.load([row], [hash_])

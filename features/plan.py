@@ -1,0 +1,316 @@
+"""The plan: what the workers do, compiled from the Feast registry alone.
+
+Reads the registry's protobufs and never executes a function stored there. Definitions that
+Headrace cannot run are refused with the view's name and what to change.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from feast.constants import FEAST_FS_YAML_FILE_PATH_ENV_NAME
+from feast.infra.registry.registry import Registry
+from feast.infra.registry.sql import SqlRegistry
+from feast.repo_config import RegistryConfig, load_repo_config
+from feast.value_type import ValueType
+from pydantic import TypeAdapter
+
+from features.codec import INT32_TYPE, INT64_TYPE, STRING_TYPE, VALUE_TYPES
+from features.errors import Refused
+from features.project import JOIN_KEYS
+from features.spec import (
+    ActivityView,
+    AsOfView,
+    EntitySpec,
+    Feature,
+    LatestField,
+    LatestView,
+    Metric,
+    Plan,
+    RingSpec,
+    SequenceSpec,
+    TotalSpec,
+)
+from features.tags import (
+    AS_OF_TAG,
+    EVENT_TAG,
+    KIND_TAG,
+    PATH_TAG,
+    RING,
+    SEQUENCE,
+    SEQUENCE_TAG,
+    TOTAL,
+)
+
+_FEATURES: Final[TypeAdapter[tuple[Feature, ...]]] = TypeAdapter(tuple[Feature, ...])
+_KEY_TYPES: Final = {
+    ValueType.STRING.value: STRING_TYPE,
+    ValueType.INT32.value: INT32_TYPE,
+    ValueType.INT64.value: INT64_TYPE,
+}
+_DTYPES: Final = {
+    ValueType.STRING: "String",
+    ValueType.INT32: "Int32",
+    ValueType.INT64: "Int64",
+    ValueType.FLOAT: "Float32",
+    ValueType.DOUBLE: "Float64",
+    ValueType.BOOL: "Bool",
+    ValueType.STRING_LIST: "Array(String)",
+    ValueType.INT64_LIST: "Array(Int64)",
+    ValueType.FLOAT_LIST: "Array(Float32)",
+    ValueType.DOUBLE_LIST: "Array(Float64)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRepo:
+    """A feature repository on disk: its folder and the `feature_store.yaml` in force.
+
+    The environment variable FEAST_FS_YAML_FILE_PATH, which stock Feast honours, overrides the
+    folder's own file.
+    """
+
+    folder: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The feature_store.yaml in force."""
+        override = os.environ.get(FEAST_FS_YAML_FILE_PATH_ENV_NAME)
+        return Path(override) if override else self.folder / "feature_store.yaml"
+
+    def open(self) -> "PlanSource":
+        """A reader of this repository's registry."""
+        if not self.config_file.is_file():
+            raise Refused(
+                f"no feature_store.yaml at {self.config_file}: point HEADRACE_REPO at a feature "
+                f"repository, or {FEAST_FS_YAML_FILE_PATH_ENV_NAME} at its configuration"
+            )
+        return PlanSource(self)
+
+
+class PlanSource:
+    """Compiles the plan of a repository, again each time it is asked."""
+
+    def __init__(self, repo: FeatureRepo) -> None:
+        config = load_repo_config(repo.folder, repo.config_file)
+        registry_config = config.registry
+        assert isinstance(registry_config, RegistryConfig)
+        self.project: str = config.project
+        self._where = repo.config_file
+        path = _resolved(registry_config.path, repo.folder)
+        registry_config = registry_config.model_copy(update={"path": path})
+        self._registry: Registry | SqlRegistry = (
+            SqlRegistry(registry_config, config.project, repo.folder)
+            if registry_config.registry_type == "sql"
+            else Registry(config.project, registry_config, repo.folder)
+        )
+
+    def read(self) -> Plan:
+        """The plan as the registry has it now."""
+        self._registry.refresh()
+        plan = compile_plan(self._registry.proto(), self.project)
+        if not plan.views:
+            raise Refused(
+                f"the registry of project {self.project!r} ({self._where}) holds no view of "
+                "Headrace: run `feast apply` in the feature repository"
+            )
+        return plan
+
+
+def compile_plan(registry: Any, project: str) -> Plan:
+    """The plan of one project from a `feast.core.Registry` message."""
+    streams = sorted(
+        (v.spec for v in registry.stream_feature_views if v.spec.project == project),
+        key=lambda spec: str(spec.name),
+    )
+    used = {name for spec in streams for name in spec.entities}
+    entities = {
+        e.spec.name: entity_spec(e.spec.name, e.spec.join_key, e.spec.value_type)
+        for e in registry.entities
+        if e.spec.project == project and e.spec.name in used
+    }
+    activity, latest, topics = [], [], set()
+    for spec in streams:
+        kind = dict(spec.tags).get(KIND_TAG)
+        if kind is None:
+            raise Refused(
+                f"stream feature view {spec.name!r} has no {KIND_TAG} tag: declare it with "
+                "features.declare (activity_view or latest_view), or keep it in another project"
+            )
+        topics.add(str(spec.stream_source.kafka_options.topic))
+        view = compile_view(spec, entities)
+        if isinstance(view, ActivityView):
+            activity.append(view)
+        else:
+            latest.append(view)
+    if len(topics) > 1:
+        raise Refused(f"stream feature views read different topics ({', '.join(sorted(topics))})")
+    demands = [v.spec for v in registry.on_demand_feature_views if v.spec.project == project]
+    as_of = tuple(
+        AsOfView(name=spec.name, features=_FEATURES.validate_json(spec.tags[AS_OF_TAG]))
+        for spec in sorted(demands, key=lambda spec: str(spec.name))
+        if AS_OF_TAG in spec.tags
+    )
+    known = {view.name for view in as_of}
+    services = {
+        s.spec.name: tuple(
+            p.feature_view_name for p in s.spec.features if p.feature_view_name in known
+        )
+        for s in registry.feature_services
+        if s.spec.project == project
+    }
+    plan = Plan(
+        project=project,
+        topic=next(iter(topics), "events"),
+        activity=tuple(activity),
+        latest=tuple(latest),
+        as_of=as_of,
+        services=dict(sorted(services.items())),
+    )
+    _check(plan)
+    return plan
+
+
+def compile_view(spec: Any, entities: dict[str, EntitySpec]) -> ActivityView | LatestView:
+    """One stored view from its registry message."""
+    if spec.tags[KIND_TAG] == "activity":
+        return _activity(spec, entities)
+    return _latest(spec, entities)
+
+
+def entity_spec(name: str, join_key: str, value_type: int) -> EntitySpec:
+    """An entity that events can name; `value_type` is Feast's number."""
+    if value_type not in _KEY_TYPES:
+        kind = ValueType(value_type).name
+        raise Refused(f"entity {name!r}: value type {kind} is not STRING, INT32 or INT64")
+    if join_key not in JOIN_KEYS:
+        known = ", ".join(JOIN_KEYS)
+        raise Refused(f"entity {name!r}: events carry no {join_key!r} (known: {known})")
+    return EntitySpec(name=name, join_key=join_key, value_type=_KEY_TYPES[value_type])
+
+
+def _entity_of(spec: Any, entities: dict[str, EntitySpec]) -> EntitySpec:
+    if len(spec.entities) != 1:
+        raise Refused(f"view {spec.name!r}: a stored view has exactly one entity")
+    return entities[spec.entities[0]]
+
+
+def _activity(spec: Any, entities: dict[str, EntitySpec]) -> ActivityView:
+    first = last = None
+    rings, totals, sequences = [], [], []
+    for aggregation in spec.aggregations:
+        column, name = aggregation.column, aggregation.name
+        if aggregation.function == RING:
+            width = _milliseconds(aggregation.slide_interval)
+            buckets = _milliseconds(aggregation.time_window) // width
+            metric = _metric(column)
+            rings.append(RingSpec(field=name, metric=metric, width_ms=width, buckets=buckets))
+        elif aggregation.function == TOTAL:
+            totals.append(TotalSpec(field=name, metric=_metric(column)))
+        elif aggregation.function == SEQUENCE:
+            tag = json.loads(spec.tags[f"{SEQUENCE_TAG}.{name}"])
+            actions = tuple(column.split(","))
+            sequences.append(SequenceSpec(name=name, actions=actions, **tag))
+        elif aggregation.function == "min" and column == "event_time":
+            first = name
+        elif aggregation.function == "max" and column == "event_time":
+            last = name
+        else:
+            raise Refused(
+                f"view {spec.name!r}: aggregation {name!r} uses function {aggregation.function!r} "
+                "on an activity view, which knows ring, total, newest, min and max of event_time"
+            )
+    return ActivityView(
+        name=spec.name,
+        entity=_entity_of(spec, entities),
+        rings=tuple(rings),
+        totals=tuple(totals),
+        sequences=tuple(sequences),
+        first_seen=first,
+        last_seen=last,
+    )
+
+
+def _latest(spec: Any, entities: dict[str, EntitySpec]) -> LatestView:
+    fields, tie = [], None
+    for feature in spec.features:
+        path = dict(feature.tags).get(PATH_TAG)
+        if path is None:
+            tie = feature.name if feature.name == "event_hash" else tie
+            continue
+        dtype = _DTYPES.get(ValueType(feature.value_type))
+        if dtype not in VALUE_TYPES:
+            kind = ValueType(feature.value_type).name
+            raise Refused(f"view {spec.name!r}: field {feature.name!r} has type {kind}")
+        fields.append(LatestField(name=feature.name, path=path, dtype=dtype))
+    if tie is None:
+        raise Refused(f"view {spec.name!r}: declare it with latest_view, which adds event_hash")
+    return LatestView(
+        name=spec.name,
+        entity=_entity_of(spec, entities),
+        event=spec.tags[EVENT_TAG],
+        fields=tuple(fields),
+        event_field=tie,
+    )
+
+
+def _metric(column: str) -> Metric:
+    action, _, value = column.partition(".")
+    return Metric(action=action, amount="value" if value else "count")
+
+
+def _milliseconds(duration: Any) -> int:
+    return int(duration.seconds) * 1000 + int(duration.nanos) // 1_000_000
+
+
+def _check(plan: Plan) -> None:
+    """Refuse as-of features that read what no stored view keeps."""
+    stored = {view.name: view for view in plan.views}
+    for view in plan.as_of:
+        for feature in view.features:
+            where = f"feature {feature.name!r} of {view.name!r}"
+            if feature.kind == "context":
+                continue
+            source = stored.get(feature.view)
+            if source is None:
+                raise Refused(f"{where} reads view {feature.view!r}, which is not in the registry")
+            missing = _missing(feature, source)
+            if missing:
+                raise Refused(f"{where} reads {missing}, which view {source.name!r} does not keep")
+
+
+def _missing(feature: Feature, source: ActivityView | LatestView) -> str | None:
+    if isinstance(source, LatestView):
+        kept = [field.name for field in source.fields]
+        field = getattr(feature, "field", None)
+        return None if field in kept else f"field {field!r}"
+    if feature.kind in ("affinity", "since", "similarity"):
+        found = next((s for s in source.sequences if s.name == feature.sequence), None)
+        if found is None:
+            return f"sequence {feature.sequence!r}"
+        lost = set(feature.actions) - set(found.actions)
+        return f"action {min(lost)!r} in sequence {found.name!r}" if lost else None
+    rings = {(ring.metric, ring.width_ms): ring.buckets for ring in source.rings}
+    totals = {total.metric for total in source.totals}
+    for metric in (getattr(feature, "metric", None), getattr(feature, "per", None)):
+        for window in (getattr(feature, "window", None), getattr(feature, "long", None)):
+            if metric is None:
+                continue
+            if window is None and feature.kind in ("count", "rate") and metric not in totals:
+                return f"the total of {metric.action!r}"
+            if window is not None and rings.get((metric, window.width_ms), 0) < window.buckets:
+                return f"{window.buckets} buckets of {window.width_ms} ms of {metric.action!r}"
+    return None
+
+
+def _resolved(path: str, folder: Path) -> str:
+    """A registry path as seen from anywhere: relative SQLite and file paths are the folder's."""
+    sqlite = "sqlite:///"
+    if path.startswith(sqlite):
+        return sqlite + str((folder / path.removeprefix(sqlite)).resolve())
+    return path if "://" in path else str((folder / path).resolve())
+
+
+__all__ = ["FeatureRepo", "PlanSource", "compile_plan", "compile_view", "entity_spec"]

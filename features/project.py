@@ -1,0 +1,220 @@
+"""Events into updates: which rows of which views an event changes, by the plan alone."""
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from features.codec import STRING_TYPE, FeatureValue, encode_value, entity_key
+from features.events import EngagementEvent, Event, ImpressionEvent, ItemEvent, UserEvent
+from features.latest import Payload
+from features.spec import IMPRESSION, ActivityView, EntitySpec, LatestView, Plan
+from features.strings import NONE
+from features.updates import Updates, event_hash
+
+USER, ITEM, AUTHOR, CATEGORY, SURFACE = range(5)
+
+JOIN_KEYS: Final = {
+    "user_id": USER,
+    "item_id": ITEM,
+    "author_id": AUTHOR,
+    "category": CATEGORY,
+    "surface": SURFACE,
+}
+"""The ids a fact carries, by the join key of the entity whose rows it can change."""
+
+Ids = tuple[str | None, str | None, str | None, str | None, str | None]
+"""The ids of a fact, in the order of JOIN_KEYS."""
+
+
+class Fact(NamedTuple):
+    """One thing that happened: an item was shown, or acted upon."""
+
+    action: str
+    event: int
+    value: int
+    ids: Ids
+
+
+class Projection:
+    """A plan, turned around: from what happened to what changes.
+
+    Pure: the same events give the same updates. It looks nothing up, because a lookup would make
+    state depend on the order of arrival.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        actions = {action: place for place, action in enumerate(plan.actions)}
+        self._of_action: dict[str, tuple[int, list[tuple[int, int, EntitySpec]]]] = {
+            action: (
+                place,
+                [
+                    (number, JOIN_KEYS[view.entity.join_key], view.entity)
+                    for number, view in enumerate(plan.views)
+                    if isinstance(view, ActivityView) and action in view.actions
+                ],
+            )
+            for action, place in actions.items()
+        }
+        self._numeric = [entity for entity in plan.entities if entity.value_type != STRING_TYPE]
+        self._of_type: dict[str, list[tuple[int, LatestView]]] = {
+            kind: [
+                (number, view)
+                for number, view in enumerate(plan.views)
+                if isinstance(view, LatestView) and view.event == kind
+            ]
+            for kind in ("item", "user")
+        }
+
+    def refusal(self, event: Event) -> str | None:
+        """Why an event cannot be keyed: an id that is not of its entity's declared type."""
+        for entity in self._numeric:
+            for entity_id in _ids_of(event, entity.join_key):
+                try:
+                    entity_key(entity.join_key, entity.value_type, entity_id, self.plan.project)
+                except (ValueError, OverflowError, struct.error):
+                    return f"{entity.join_key}: {entity_id!r} is not a number its entity can hold"
+        return None
+
+    def updates(self, events: Iterable[tuple[int, Event]]) -> Updates:
+        """The updates of (source offset, event) pairs, in their order."""
+        writer = _Writer(self.plan.project)
+        for offset, event in events:
+            if isinstance(event, ItemEvent | UserEvent):
+                for number, view in self._of_type[event.type]:
+                    self._newest(writer, offset, event, number, view)
+            else:
+                for fact in facts_of(event):
+                    self._count(writer, offset, event.event_time, fact)
+        return writer.out
+
+    def _count(self, writer: "_Writer", offset: int, time: int, fact: Fact) -> None:
+        found = self._of_action.get(fact.action)
+        if found is None:
+            return
+        place, views = found
+        for number, id_place, entity in views:
+            entity_id = fact.ids[id_place]
+            if entity_id is not None:
+                key = writer.key(entity, entity_id)
+                writer.add(number, key, offset, time, fact.event, place, fact.ids, fact.value)
+
+    def _newest(
+        self,
+        writer: "_Writer",
+        offset: int,
+        event: ItemEvent | UserEvent,
+        number: int,
+        view: LatestView,
+    ) -> None:
+        payload: Payload = tuple(
+            encode_value(value_at(event, field.path), field.dtype) for field in view.fields
+        )
+        if isinstance(event, ItemEvent) and not any(payload):
+            return
+        entity_id = event.item_id if isinstance(event, ItemEvent) else event.user_id
+        key = writer.key(view.entity, entity_id)
+        writer.out.payloads[len(writer.out)] = payload
+        writer.add(
+            number, key, offset, event.event_time, event_hash(event.event_id), NONE, (None,) * 5, 0
+        )
+
+
+def facts_of(event: Event) -> Sequence[Fact]:
+    """The facts inside an event: each shown item of an impression, or one engagement."""
+    if isinstance(event, EngagementEvent):
+        ids = (
+            event.user_id,
+            event.item_id,
+            event.author_id,
+            event.categories[0] if event.categories else None,
+            event.surface,
+        )
+        return [Fact(event.action, event_hash(event.event_id), event.value or 0, ids)]
+    if isinstance(event, ImpressionEvent):
+        return [
+            Fact(
+                IMPRESSION,
+                event_hash(f"{event.event_id}#{place}"),
+                0,
+                (
+                    event.user_id,
+                    shown.item_id,
+                    shown.author_id,
+                    shown.categories[0] if shown.categories else None,
+                    event.surface,
+                ),
+            )
+            for place, shown in enumerate(event.items)
+        ]
+    return []
+
+
+def _ids_of(event: Event, join_key: str) -> list[str]:
+    """The ids of one kind that an event names."""
+    if isinstance(event, ItemEvent | UserEvent):
+        entity_id = event.item_id if isinstance(event, ItemEvent) else event.user_id
+        own = "item_id" if isinstance(event, ItemEvent) else "user_id"
+        return [entity_id] if join_key == own else []
+    place = JOIN_KEYS[join_key]
+    return [found for fact in facts_of(event) if (found := fact.ids[place]) is not None]
+
+
+def value_at(event: ItemEvent | UserEvent, path: str) -> FeatureValue:
+    """The value at a path of an event: a field's name, or `attributes.<name>`."""
+    name, _, attribute = path.partition(".")
+    if attribute:
+        return event.attributes.get(attribute) if name == "attributes" else None
+    value: FeatureValue = getattr(event, name, None)
+    return value
+
+
+class _Writer:
+    """Gathers updates, giving each key and text its place once."""
+
+    def __init__(self, project: str) -> None:
+        self.out = Updates()
+        self._project = project
+        self._keys: dict[tuple[str, str], int] = {}
+        self._texts: dict[str, int] = {}
+
+    def key(self, entity: EntitySpec, entity_id: str) -> int:
+        found = self._keys.get((entity.join_key, entity_id))
+        if found is None:
+            found = self._keys[entity.join_key, entity_id] = len(self.out.keys)
+            self.out.keys.append(
+                entity_key(entity.join_key, entity.value_type, entity_id, self._project)
+            )
+        return found
+
+    def text(self, text: str | None) -> int:
+        if text is None:
+            return NONE
+        found = self._texts.get(text)
+        if found is None:
+            found = self._texts[text] = len(self.out.texts)
+            self.out.texts.append(text)
+        return found
+
+    def add(
+        self,
+        view: int,
+        key: int,
+        offset: int,
+        time: int,
+        event: int,
+        action: int,
+        ids: Ids,
+        value: int,
+    ) -> None:
+        out = self.out
+        out.view.append(view)
+        out.key.append(key)
+        out.offset.append(offset)
+        out.time.append(time)
+        out.event.append(event)
+        out.action.append(action)
+        out.item.append(self.text(ids[ITEM]))
+        out.author.append(self.text(ids[AUTHOR]))
+        out.category.append(self.text(ids[CATEGORY]))
+        out.value.append(value)

@@ -1,0 +1,133 @@
+"""Where rows live: the protocol, its in-memory twin, and what both promise.
+
+`tests/contract/test_row_store.py` runs one suite over every implementation.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from features.codec import MARKER_FIELD, entity_prefix
+from features.entities import Hash, RowWrite
+from features.marker import Marker
+
+
+class Checkpoint(BaseModel):
+    """How far an `updates` partition is folded into rows that are safe.
+
+    `offset` is the next one to read; `high_water` is the last source offset folded, by
+    `generation/partition` of the `events` topic.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    generation: int
+    offset: int
+    high_water: dict[str, int]
+
+    def after(self, other: "Checkpoint | None") -> bool:
+        """Whether this is ahead of another; checkpoints only move forward."""
+        if other is None:
+            return True
+        return (self.generation, self.offset) > (other.generation, other.offset)
+
+
+class Seal(Protocol):
+    """A promise that all rows written before it are safe; ask until it says so."""
+
+    def safe(self) -> bool | None:
+        """True: they are. False: the store said no. None: not known yet."""
+
+
+class RowStore(Protocol):
+    """Rows, checkpoints and small durable facts of one project.
+
+    Called by one thread. Calls raise `Unavailable` when the store is away; then nothing is known
+    of what was written, and the caller drops what it cached and resumes from its checkpoint.
+    """
+
+    def read(self, keys: Sequence[bytes]) -> list[Hash]:
+        """The whole hash of each key, empty where there is none."""
+
+    def write(self, writes: Sequence[RowWrite]) -> list[bool]:
+        """Set each row, atomically by itself, where its stored marker is older (rule 3).
+
+        False: a newer marker stands there, the writer was fenced. A marker equal to the new one
+        counts as done. A row that is new is added to the index of its entity.
+        """
+
+    def seal(self) -> Seal:
+        """Ask that everything written so far be made as durable as the setting says."""
+
+    def keys(self, join_key: str) -> list[bytes]:
+        """The keys of all rows of an indexed entity."""
+
+    def checkpoint(self, partition: int) -> Checkpoint | None:
+        """The saved checkpoint of an `updates` partition."""
+
+    def save_checkpoint(self, partition: int, checkpoint: Checkpoint) -> None:
+        """Save a checkpoint unless a later one stands there."""
+
+    def remember(self, name: str, field: str, value: str) -> str:
+        """Fix a fact once: the value that stands under (name, field), the first one given."""
+
+    def remembered(self, name: str) -> dict[str, str]:
+        """All facts under a name."""
+
+    def generation(self, topic: str, topic_id: str) -> int:
+        """The number of a topic's life: 1, 2, … in the order its ids were first seen."""
+
+
+class _Safe:
+    def safe(self) -> bool | None:
+        return True
+
+
+class MemoryRows:
+    """Rows in a dict, for tests and replay."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, Hash] = {}
+        self._checkpoints: dict[int, Checkpoint] = {}
+        self._facts: dict[str, dict[str, str]] = {}
+
+    def read(self, keys: Sequence[bytes]) -> list[Hash]:
+        return [dict(self.rows.get(key, {})) for key in keys]
+
+    def write(self, writes: Sequence[RowWrite]) -> list[bool]:
+        return [self._write(write) for write in writes]
+
+    def _write(self, write: RowWrite) -> bool:
+        row = self.rows.setdefault(write.key, {})
+        stored = Marker.decode(row.get(MARKER_FIELD))
+        if stored is not None and stored.covers(write.marker.generation, write.marker.offset):
+            return stored == write.marker
+        row.update(zip(write.fields[::2], write.fields[1::2], strict=True))
+        for field in write.gone:
+            row.pop(field, None)
+        row[MARKER_FIELD] = write.marker.encode()
+        return True
+
+    def seal(self) -> Seal:
+        return _Safe()
+
+    def keys(self, join_key: str) -> list[bytes]:
+        return [key for key in self.rows if key.startswith(entity_prefix(join_key))]
+
+    def checkpoint(self, partition: int) -> Checkpoint | None:
+        return self._checkpoints.get(partition)
+
+    def save_checkpoint(self, partition: int, checkpoint: Checkpoint) -> None:
+        if checkpoint.after(self._checkpoints.get(partition)):
+            self._checkpoints[partition] = checkpoint
+
+    def remember(self, name: str, field: str, value: str) -> str:
+        return self._facts.setdefault(name, {}).setdefault(field, value)
+
+    def remembered(self, name: str) -> dict[str, str]:
+        return dict(self._facts.get(name, {}))
+
+    def generation(self, topic: str, topic_id: str) -> int:
+        known = self._facts.setdefault(f"generations:{topic}", {})
+        return int(known.setdefault(topic_id, str(len(known) + 1)))

@@ -1,0 +1,292 @@
+"""What a plan is made of: the views and features of one Feast project, as plain frozen data.
+
+`features.plan` compiles these from the Feast registry; nothing here knows Feast. They travel as
+JSON (a plan is stored in Redis under the hash of its content) and hold no code.
+"""
+
+import hashlib
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+IMPRESSION = "impression"
+"""The action that every shown item of an impression event counts as."""
+
+SEQUENCE_COLUMNS = ("item", "author", "category", "action", "value")
+
+
+class Spec(BaseModel):
+    """Frozen plain data that ignores nothing it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EntitySpec(Spec):
+    """A thing that has rows, found by one join key."""
+
+    name: str
+    join_key: str
+    value_type: int
+
+
+class Metric(Spec):
+    """What one fact adds to a counter: 1, or its value (dwell ms and the like)."""
+
+    action: str
+    amount: Literal["count", "value"] = "count"
+
+
+class RingSpec(Spec):
+    """A stored field: the newest `buckets` buckets of `width_ms`, by absolute bucket index."""
+
+    field: str
+    metric: Metric
+    width_ms: int
+    buckets: int
+
+
+class TotalSpec(Spec):
+    """A stored field: the all-time total of a metric."""
+
+    field: str
+    metric: Metric
+
+
+class SequenceSpec(Spec):
+    """Stored parallel lists: the newest `length` facts of some actions by (time, event)."""
+
+    name: str
+    actions: tuple[str, ...]
+    length: int
+    columns: tuple[str, ...]
+
+    def field(self, column: str) -> str:
+        """The stored field that holds one column of the sequence."""
+        return f"{self.name}_{column}"
+
+
+class ActivityView(Spec):
+    """A view whose rows count and list what happened to an entity."""
+
+    name: str
+    entity: EntitySpec
+    rings: tuple[RingSpec, ...] = ()
+    totals: tuple[TotalSpec, ...] = ()
+    sequences: tuple[SequenceSpec, ...] = ()
+    first_seen: str | None = None
+    last_seen: str | None = None
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The distinct metrics of the view, in order of first use."""
+        metrics = [ring.metric for ring in self.rings] + [total.metric for total in self.totals]
+        return tuple(dict.fromkeys(metrics))
+
+    @cached_property
+    def actions(self) -> frozenset[str]:
+        """The actions that change a row of this view."""
+        counted = {m.action for m in self.metrics}
+        return frozenset(counted.union(*(sequence.actions for sequence in self.sequences)))
+
+
+class LatestField(Spec):
+    """A stored field that keeps the newest value found at a path of an event."""
+
+    name: str
+    path: str
+    dtype: str
+
+
+class LatestView(Spec):
+    """A view whose rows hold the newest event of a type about an entity, by (time, event)."""
+
+    name: str
+    entity: EntitySpec
+    event: Literal["item", "user"]
+    fields: tuple[LatestField, ...]
+    event_field: str
+
+
+class Window(Spec):
+    """A window of `buckets` buckets of a stored ring; None is the all-time total."""
+
+    width_ms: int
+    buckets: int
+
+
+class _Feature(Spec):
+    name: str
+    view: str
+
+
+class CountFeature(_Feature):
+    """Sum of a metric over a window."""
+
+    kind: Literal["count"] = "count"
+    metric: Metric
+    window: Window | None
+
+
+class RateFeature(_Feature):
+    """(Σ metric + prior_of) / (Σ per + prior_per) over a window."""
+
+    kind: Literal["rate"] = "rate"
+    metric: Metric
+    per: Metric
+    window: Window | None
+    prior_of: float
+    prior_per: float
+
+
+class DecayedFeature(_Feature):
+    """Σ over buckets of count · 2^(−age/half-life), age in whole buckets."""
+
+    kind: Literal["decayed"] = "decayed"
+    metric: Metric
+    window: Window
+    half_life_ms: int
+
+
+class TrendFeature(_Feature):
+    """Smoothed ratio of the rates per hour over a short and a long window."""
+
+    kind: Literal["trend"] = "trend"
+    metric: Metric
+    window: Window
+    long: Window
+
+
+class RecencyFeature(_Feature):
+    """Seconds from the first or the last fact of a row to `now`."""
+
+    kind: Literal["recency"] = "recency"
+    of: Literal["first", "last"]
+
+
+class AffinityFeature(_Feature):
+    """How much of a user's sequence shares a key with the candidate, decayed by age."""
+
+    kind: Literal["affinity"] = "affinity"
+    sequence: str
+    actions: tuple[str, ...]
+    key: Literal["item", "author", "category"]
+    half_life_ms: int
+
+
+class SinceFeature(_Feature):
+    """Seconds since the newest entry of a sequence that shares a key with the candidate."""
+
+    kind: Literal["since"] = "since"
+    sequence: str
+    actions: tuple[str, ...]
+    key: Literal["item", "author", "category"]
+
+
+class SimilarityFeature(_Feature):
+    """Dot product of the candidate's embedding with those of a user's recent items."""
+
+    kind: Literal["similarity"] = "similarity"
+    sequence: str
+    actions: tuple[str, ...]
+    reduce: Literal["max", "mean"]
+    newest: int
+
+
+class ValueFeature(_Feature):
+    """A stored number as it is."""
+
+    kind: Literal["value"] = "value"
+    field: str
+
+
+class CodeFeature(_Feature):
+    """A stored string as a stable category code: murmur3 modulo `buckets`."""
+
+    kind: Literal["code"] = "code"
+    field: str
+    buckets: int
+
+
+class AgeFeature(_Feature):
+    """Seconds from a stored time in milliseconds to `now`."""
+
+    kind: Literal["age"] = "age"
+    field: str
+
+
+class ContextFeature(_Feature):
+    """Something of the request itself: a code of its surface, or the hour of its day."""
+
+    kind: Literal["context"] = "context"
+    of: Literal["surface", "hour"]
+    buckets: int = 64
+    utc_offset_hours: float = 0.0
+
+
+Feature = Annotated[
+    CountFeature
+    | RateFeature
+    | DecayedFeature
+    | TrendFeature
+    | RecencyFeature
+    | AffinityFeature
+    | SinceFeature
+    | SimilarityFeature
+    | ValueFeature
+    | CodeFeature
+    | AgeFeature
+    | ContextFeature,
+    Field(discriminator="kind"),
+]
+
+
+class AsOfView(Spec):
+    """Features computed at read from stored state and `now`."""
+
+    name: str
+    features: tuple[Feature, ...]
+
+
+class Plan(Spec):
+    """Everything the workers need to know of a Feast project."""
+
+    format_version: Literal[1] = 1
+    project: str
+    topic: str
+    activity: tuple[ActivityView, ...]
+    latest: tuple[LatestView, ...]
+    as_of: tuple[AsOfView, ...]
+    services: dict[str, tuple[str, ...]]
+    """Feature service → the names of its as-of views, in order."""
+
+    @cached_property
+    def version(self) -> str:
+        """The hash of what decides state: plans that differ only in how it is read share it."""
+        state = self.model_dump_json(exclude={"as_of", "services"})
+        return hashlib.sha256(state.encode()).hexdigest()[:16]
+
+    @cached_property
+    def entities(self) -> tuple[EntitySpec, ...]:
+        """The entities that have rows, by join key."""
+        found = {view.entity.join_key: view.entity for view in self.views}
+        return tuple(found[key] for key in sorted(found))
+
+    @cached_property
+    def views(self) -> tuple[ActivityView | LatestView, ...]:
+        """All stored views; an update names its view by its place in this tuple."""
+        return (*self.activity, *self.latest)
+
+    @cached_property
+    def actions(self) -> tuple[str, ...]:
+        """All actions that change any row; an update names its action by its place here."""
+        return tuple(sorted(frozenset[str]().union(*(view.actions for view in self.activity))))
+
+    def service_features(self, service: str) -> tuple[tuple[str, Feature], ...]:
+        """(column name, feature) of a feature service in order: `view__feature`."""
+        views = {view.name: view for view in self.as_of}
+        return tuple(
+            (f"{name}__{feature.name}", feature)
+            for name in self.services[service]
+            for feature in views[name].features
+        )

@@ -1,0 +1,30 @@
+"""The words by which a declaration and the plan compiler agree inside the Feast registry."""
+
+import re
+from typing import Final
+
+KIND_TAG: Final = "headrace.kind"
+"""On a stored view: `activity` or `latest`."""
+EVENT_TAG: Final = "headrace.event"
+"""On a latest view: the type of event it keeps."""
+PATH_TAG: Final = "headrace.path"
+"""On a field of a latest view: where in the event its value is."""
+SEQUENCE_TAG: Final = "headrace.sequence"
+"""Prefix of the tags that hold the length and columns of a view's sequences."""
+AS_OF_TAG: Final = "headrace.as_of"
+"""On an on-demand view: its features, as JSON."""
+
+RING: Final = "ring"
+TOTAL: Final = "total"
+SEQUENCE: Final = "newest"
+"""Functions of the `Aggregation`s of an activity view, beside Feast's `min` and `max`."""
+
+_UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def duration_ms(text: str) -> int:
+    """Milliseconds of a duration such as `5m`, `6h` or `7d`."""
+    found = re.fullmatch(r"(\d+)(ms|s|m|h|d)", text)
+    if found is None or int(found[1]) == 0:
+        raise ValueError(f"{text!r} is not a duration: write a number and ms, s, m, h or d")
+    return int(found[1]) * _UNITS[found[2]]

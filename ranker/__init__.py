@@ -1,0 +1,1 @@
+"""Request to ranked feed: features, model, page."""

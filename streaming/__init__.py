@@ -1,0 +1,1 @@
+"""Kafka to Redis: route, aggregate, replay, dead letters."""

@@ -1,0 +1,336 @@
+"""The Kafka side of the seams in `streaming.records`. Nothing else in `streaming` knows Kafka."""
+
+import logging
+import queue
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import TopicPartition as Partition
+from kafka.admin import NewTopic
+from kafka.errors import (
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+)
+from kafka.structs import OffsetAndMetadata
+
+from features.errors import Refused, Unavailable
+from streaming.records import Listener, Outgoing, Record
+
+R = TypeVar("R")
+
+RECORD_BYTES_MAX: Final = 16 * 1024 * 1024
+FLUSH_TIMEOUT_S: Final = 35.0
+
+
+class Security(dict[str, Any]):
+    """Client settings for TLS and SASL, as kafka-python names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """How to reach Kafka."""
+
+    bootstrap: str
+    security: Mapping[str, Any]
+
+    @property
+    def client(self) -> dict[str, Any]:
+        """Settings of every client.
+
+        The reconnect bound matters: with the default a client stalls for tens of seconds, or for
+        good, after a broker restarts.
+        """
+        return {
+            "bootstrap_servers": self.bootstrap.split(","),
+            "reconnect_backoff_max_ms": 500,
+            "bootstrap_timeout_ms": 10_000,
+            **self.security,
+        }
+
+    def topics(self, wanted: Mapping[str, int], replicas: int = 1) -> None:
+        """Create the topics that are missing; refuse one with another number of partitions."""
+        with _reached(self.bootstrap):
+            admin = KafkaAdminClient(**self.client)
+        try:
+            with _reached(self.bootstrap):
+                missing = {t: n for t, n in wanted.items() if t not in set(admin.list_topics())}
+                limit = {"max.message.bytes": str(RECORD_BYTES_MAX)}
+                fresh = [NewTopic(t, n, replicas, topic_configs=limit) for t, n in missing.items()]
+                if fresh:
+                    with suppress(TopicAlreadyExistsError):  # another worker was first
+                        admin.create_topics(fresh)
+                found = {t["name"]: t for t in admin.describe_topics(list(wanted))}
+            for topic, partitions in wanted.items():
+                has = len(found[topic]["partitions"])
+                if has != partitions:
+                    raise Refused(
+                        f"topic {topic!r} has {has} partitions, the settings say {partitions}: "
+                        "the number is fixed at creation; set it back, or replay into a new topic"
+                    )
+        finally:
+            admin.close()
+
+    def topic_id(self, topic: str) -> str:
+        """The id the broker gave the topic when it was created."""
+        with _reached(self.bootstrap):
+            admin = KafkaAdminClient(**self.client)
+            try:
+                (found,) = admin.describe_topics([topic])
+                return str(found.get("topic_id"))
+            finally:
+                admin.close()
+
+    def source(self, topic: str, group: str) -> "KafkaSource":
+        """A member of a consumer group on one topic."""
+        with _reached(self.bootstrap):
+            return KafkaSource(self, topic, group)
+
+    def sink(self) -> "KafkaSink":
+        """A producer."""
+        with _reached(self.bootstrap):
+            return KafkaSink(self)
+
+    def scan(self, topic: str, idle_ms: int = 1500) -> Iterator[Record]:
+        """Every record of a topic from its beginning, until none comes for `idle_ms`."""
+        with _reached(self.bootstrap):
+            consumer = _consumer(self, None)
+            numbers = consumer.partitions_for_topic(topic) or set()
+            consumer.assign([Partition(topic, number) for number in numbers])
+            consumer.seek_to_beginning()
+        try:
+            while True:
+                with _reached(self.bootstrap):
+                    polled = consumer.poll(timeout_ms=idle_ms)
+                if not polled:
+                    return
+                for records in polled.values():
+                    yield from map(_record, records)
+        finally:
+            consumer.close()
+
+
+class KafkaSource:
+    """A `RecordSource` over kafka-python's consumer.
+
+    The client tells of rebalances on its own IO thread, where no call may block. There, gained
+    partitions are only pinned (paused at a made-up position); the listener hears of them in
+    `poll`, on the worker's thread, and sets the real position before anything is read.
+    """
+
+    def __init__(self, broker: Broker, topic: str, group: str) -> None:
+        self._topic = topic
+        self._broker = broker
+        self._consumer = _consumer(broker, group)
+        self._changes: queue.SimpleQueue[tuple[bool, list[int]]] = queue.SimpleQueue()
+        self._listener: Listener | None = None
+        self._held = False
+
+    def subscribe(self, listener: Listener) -> None:
+        """Join the group; the listener is told inside `poll`."""
+        self._listener = listener
+        rebalance = _Rebalance(self._consumer, self._changes)
+        self._consumer.subscribe([self._topic], listener=rebalance)
+
+    def poll(self, timeout_ms: int) -> Mapping[int, Sequence[Record]]:
+        """New records by partition."""
+        try:
+            polled = self._consumer.poll(timeout_ms=timeout_ms)
+        except OffsetOutOfRangeError as error:
+            raise Refused(
+                f"topic {self._topic!r} no longer holds the offsets to resume from ({error}): "
+                "records were deleted before they were read; replay that span from the archive"
+            ) from error
+        except KafkaError as error:
+            raise Unavailable(f"Kafka: {error}") from error
+        changed = self._tell()
+        return {
+            tp.partition: [_record(r) for r in records]
+            for tp, records in polled.items()
+            if tp.partition not in changed
+        }
+
+    def _tell(self) -> set[int]:
+        """Pass rebalances on to the listener; returns the partitions they touched."""
+        changed: set[int] = set()
+        while not self._changes.empty():
+            gained, partitions = self._changes.get()
+            changed.update(partitions)
+            assert self._listener is not None
+            if not gained:
+                self._listener.lost(partitions)
+                continue
+            owned = {tp.partition for tp in self._consumer.assignment()}
+            self._listener.gained([number for number in partitions if number in owned])
+            if not self._held:
+                self._consumer.resume(
+                    *(Partition(self._topic, n) for n in partitions if n in owned)
+                )
+        return changed
+
+    def committed(self, partition: int) -> int | None:
+        """The group's committed offset."""
+        offset: int | None = self._call(self._consumer.committed, partition)
+        return offset
+
+    def beginning(self, partition: int) -> int:
+        """The oldest offset still there."""
+        offset: int = self._call(lambda tp: self._consumer.beginning_offsets([tp])[tp], partition)
+        return offset
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Read from this offset on."""
+        self._call(lambda tp: self._consumer.seek(tp, offset), partition)
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Commit next offsets to read."""
+        owned = {tp.partition for tp in self._consumer.assignment()}
+        wanted = {
+            Partition(self._topic, number): OffsetAndMetadata(offset, "", -1)
+            for number, offset in offsets.items()
+            if number in owned
+        }
+        if not wanted:
+            return
+        try:
+            self._consumer.commit(wanted, timeout_ms=5_000)
+        except KafkaError as error:
+            raise Unavailable(f"Kafka did not take a commit: {error}") from error
+
+    def hold(self, held: bool) -> None:
+        """Stop or resume handing out records."""
+        self._held = held
+        assigned = self._consumer.assignment()
+        if held:
+            self._consumer.pause(*assigned)
+        else:
+            self._consumer.resume(*self._consumer.paused())
+
+    def close(self) -> None:
+        """Leave the group without committing."""
+        self._consumer.close(autocommit=False)
+
+    def _call(self, function: Callable[[Any], R], partition: int) -> R:
+        try:
+            return function(Partition(self._topic, partition))
+        except KafkaError as error:
+            raise Unavailable(f"Kafka: {error}") from error
+
+
+class KafkaSink:
+    """A `RecordSink` over kafka-python's idempotent producer."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._producer = KafkaProducer(
+            **broker.client,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=0,
+            compression_type="lz4",
+            max_request_size=RECORD_BYTES_MAX + 65_536,
+            delivery_timeout_ms=30_000,
+        )
+        self._pending: list[Any] = []
+
+    def send(self, outgoing: Outgoing) -> None:
+        """Queue a record."""
+        try:
+            future = self._producer.send(
+                outgoing.topic,
+                value=outgoing.value,
+                key=outgoing.key,
+                partition=outgoing.partition,
+                headers=list(outgoing.headers),
+            )
+        except KafkaError as error:
+            raise Unavailable(f"Kafka did not take a record: {error}") from error
+        self._pending.append(future)
+
+    def flush(self) -> None:
+        """Return once all queued records are acknowledged."""
+        pending, self._pending = self._pending, []
+        try:
+            self._producer.flush(timeout=FLUSH_TIMEOUT_S)
+            for future in pending:
+                future.get(timeout=0.1)
+        except KafkaError as error:
+            raise Unavailable(f"Kafka did not acknowledge a record: {error}") from error
+
+    def close(self) -> None:
+        """Drop what is queued and close."""
+        self._producer.close(timeout=2)
+
+
+class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Notes rebalances for the worker's thread."""
+
+    def __init__(
+        self, consumer: KafkaConsumer, changes: "queue.SimpleQueue[tuple[bool, list[int]]]"
+    ) -> None:
+        self._consumer = consumer
+        self._changes = changes
+
+    def on_partitions_revoked(self, revoked: Sequence[Any]) -> None:
+        if revoked:
+            self._changes.put((False, [tp.partition for tp in revoked]))
+
+    def on_partitions_assigned(self, assigned: Sequence[Any]) -> None:
+        for partition in assigned:
+            self._consumer.seek(partition, 0)
+        self._consumer.pause(*assigned)
+        if assigned:
+            self._changes.put((True, [tp.partition for tp in assigned]))
+
+
+def open_sink(bootstrap: str) -> KafkaSink:
+    """A producer on a broker without security settings, for the command line."""
+    return Broker(bootstrap, {}).sink()
+
+
+def _consumer(broker: Broker, group: str | None) -> KafkaConsumer:
+    return KafkaConsumer(
+        **broker.client,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="none" if group else "earliest",
+        session_timeout_ms=6_000,
+        heartbeat_interval_ms=1_500,
+        max_poll_records=5_000,
+        max_partition_fetch_bytes=4 * 1024 * 1024,
+        fetch_max_wait_ms=100,
+        fetch_min_bytes=1,
+    )
+
+
+def _record(record: Any) -> Record:
+    return Record(
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        append_time=record.timestamp,
+        headers=tuple(record.headers or ()),
+    )
+
+
+@contextmanager
+def _reached(bootstrap: str) -> Iterator[None]:
+    """Turn the client's many ways to fail into one that says what to check."""
+    try:
+        yield
+    except UnknownTopicOrPartitionError as error:
+        raise Unavailable(f"Kafka has not created a topic yet: {error}") from error
+    except KafkaError as error:
+        raise Unavailable(
+            f"Kafka at {bootstrap} cannot be used ({error}): check that the address is right, "
+            "that the broker runs, and, with TLS or SASL, the certificate authority and password"
+        ) from error
+
+
+def quiet_logs() -> None:
+    """Keep the client's own account of failures out of our logs: we say what to check, once."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)

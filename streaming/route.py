@@ -1,0 +1,132 @@
+"""Route: events into blocks of updates, one block per target partition and step.
+
+A step is a pure function of the log and of what the router remembers of it. Nothing is looked
+up, so nothing depends on the order in which partitions are read.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from features.events import BadEvent, Event, parse_events
+from features.project import Projection
+from features.updates import Columns, event_hash, partition_of
+from streaming.blocks import Block, BlockHeader, encode_block, split_by_target
+from streaming.dead_letters import dead_letter
+from streaming.dedup import Dedup
+from streaming.records import Outgoing, Record
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSettings:
+    """What decides a router's output beside the log."""
+
+    events: str
+    updates: str
+    dead_letters: str
+    targets: int
+    """Partitions of `updates`."""
+    horizon: int
+    """Offsets within which a repeated event id is dropped."""
+    max_ahead_ms: int
+    """How far past its append time an event may claim to have happened."""
+
+
+@dataclass(slots=True)
+class Routed:
+    """What one step sends, and what it saw."""
+
+    outgoing: list[Outgoing] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    """Events by fate: accepted, repeated, dead; and updates, blocks."""
+    newest_event_time: int = 0
+
+
+class Router:
+    """The state of one `route` incarnation for the partitions it owns."""
+
+    def __init__(self, settings: RouteSettings, generation: int, incarnation: str) -> None:
+        self._settings = settings
+        self._generation = generation
+        self._incarnation = incarnation
+        self._dedup: dict[int, Dedup] = {}
+        self._resume_at: dict[int, int] = {}
+        self._sequence: Counter[int] = Counter()
+
+    def own(self, partition: int, resume_at: int) -> int:
+        """Take over a partition; returns where to read from: the dedup span before it."""
+        self._dedup[partition] = Dedup(self._settings.horizon)
+        self._resume_at[partition] = resume_at
+        return max(0, resume_at - self._settings.horizon)
+
+    def disown(self, partition: int) -> None:
+        """Forget a partition."""
+        self._dedup.pop(partition, None)
+        self._resume_at.pop(partition, None)
+
+    def step(self, partition: int, records: Sequence[Record], projection: Projection) -> Routed:
+        """Route consecutive records of one partition under one plan."""
+        routed = Routed()
+        accepted = self._accepted(partition, records, projection, routed)
+        columns = Columns.of(projection.updates(accepted))
+        routed.counts["accepted"] += len(accepted)
+        routed.counts["updates"] += len(columns)
+        targets = np.array(
+            [partition_of(key, self._settings.targets) for key in columns.keys], np.int64
+        )
+        for target, part in split_by_target(columns, targets).items():
+            header = BlockHeader(
+                plan=projection.plan.version,
+                generation=self._generation,
+                source=partition,
+                first=records[0].offset,
+                last=records[-1].offset,
+                incarnation=self._incarnation,
+                sequence=self._sequence[target],
+            )
+            self._sequence[target] += 1
+            content = encode_block(Block(header, part))
+            routed.outgoing.append(Outgoing(self._settings.updates, None, content, target))
+            routed.counts["blocks"] += 1
+        return routed
+
+    def _accepted(
+        self, partition: int, records: Sequence[Record], projection: Projection, routed: Routed
+    ) -> list[tuple[int, Event]]:
+        """The events that count, noting repeats and sending dead letters."""
+        resume_at, dedup = self._resume_at[partition], self._dedup[partition]
+        accepted: list[tuple[int, Event]] = []
+        parsed = parse_events([record.value for record in records])
+        for record, event in zip(records, parsed, strict=True):
+            if isinstance(event, BadEvent):
+                if record.offset >= resume_at:
+                    self._bury(record, event.reason, routed)
+                continue
+            if dedup.repeated(event_hash(event.event_id), record.offset):
+                routed.counts["repeated"] += record.offset >= resume_at
+                continue
+            if record.offset < resume_at:
+                continue
+            reason = self._refusal(record, event, projection)
+            if reason is not None:
+                self._bury(record, reason, routed)
+                continue
+            routed.newest_event_time = max(routed.newest_event_time, event.event_time)
+            accepted.append((record.offset, event))
+        return accepted
+
+    def _refusal(self, record: Record, event: Event, projection: Projection) -> str | None:
+        ahead = event.event_time - record.append_time
+        if ahead > self._settings.max_ahead_ms:
+            return (
+                f"event_time: {ahead} ms ahead of its append time, "
+                f"the limit is {self._settings.max_ahead_ms}"
+            )
+        return projection.refusal(event)
+
+    def _bury(self, record: Record, reason: str, routed: Routed) -> None:
+        routed.counts["dead"] += 1
+        settings = self._settings
+        routed.outgoing.append(dead_letter(settings.dead_letters, settings.events, record, reason))

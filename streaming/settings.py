@@ -1,0 +1,52 @@
+"""Settings of the streaming processes, read once from the environment (prefix HEADRACE_)."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from features.redis_rows import Durability
+
+
+class StreamingSettings(BaseSettings):
+    """Everything `route` and `aggregate` can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True, extra="ignore")
+
+    kafka: str = "127.0.0.1:9092"
+    kafka_security_protocol: str = "PLAINTEXT"
+    kafka_sasl_mechanism: str | None = None
+    kafka_username: str | None = None
+    kafka_password: SecretStr | None = None
+    kafka_ca_file: Path | None = None
+    redis: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    repo: Path = Path("feature_repo")
+    events_topic: str | None = None
+    """Default: the topic the feature repository names."""
+    updates_topic: str = "updates"
+    dead_letters_topic: str = "dead-letters"
+    events_partitions: int = Field(4, ge=1, le=4096)
+    updates_partitions: int = Field(4, ge=1, le=4096)
+    replication_factor: int = Field(1, ge=1)
+    durability: Durability = "aof"
+    dedup_horizon_offsets: int = Field(100_000, ge=0)
+    max_ahead_ms: int = Field(300_000, ge=0)
+    poll_timeout_ms: int = Field(50, ge=1)
+    checkpoint_interval_ms: int = Field(1_000, ge=10)
+    plan_refresh_ms: int = Field(2_000, ge=100)
+    cached_rows_max: int = Field(200_000, ge=1_000)
+    metrics_port: int = Field(0, ge=0)
+    """HTTP port of /metrics and /healthz; 0 is off."""
+
+    def kafka_security(self) -> dict[str, Any]:
+        """The client settings for TLS and SASL."""
+        security: dict[str, Any] = {"security_protocol": self.kafka_security_protocol}
+        if self.kafka_ca_file is not None:
+            security["ssl_cafile"] = str(self.kafka_ca_file)
+        if self.kafka_sasl_mechanism is not None:
+            security["sasl_mechanism"] = self.kafka_sasl_mechanism
+            security["sasl_plain_username"] = self.kafka_username
+            password = self.kafka_password
+            security["sasl_plain_password"] = password.get_secret_value() if password else None
+        return security

@@ -1,0 +1,22 @@
+"""`python -m tests.benchmarks NAME`: run one benchmark. FULL=1 for the long form."""
+
+import importlib
+import os
+import sys
+
+from tests.benchmarks.report import print_result
+
+BENCHMARKS = ("forest", "ingest", "quality_kuairand", "rank")
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in BENCHMARKS:
+        print(f"usage: python -m tests.benchmarks NAME, one of: {', '.join(BENCHMARKS)}")
+        return 2
+    benchmark = importlib.import_module(f"tests.benchmarks.{arguments[0]}")
+    print_result(benchmark.run(full=os.environ.get("FULL", "0") == "1"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,33 @@
+"""What a benchmark found: a table for people, then one JSON object on the last line."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of ours beside those of the yardstick that ran with it, by name with unit."""
+
+    benchmark: str
+    ours: dict[str, float]
+    yardstick: dict[str, float]
+    ratio: dict[str, float]  # how many times better than the yardstick
+
+
+def print_result(result: Result) -> None:
+    table = Table(title=result.benchmark, title_justify="left")
+    table.add_column("figure")
+    for heading in ("ours", "yardstick", "ratio"):
+        table.add_column(heading, justify="right")
+    sides = (result.ours, result.yardstick, result.ratio)
+    for name in dict.fromkeys(name for side in sides for name in side):
+        table.add_row(name, *(_cell(side.get(name)) for side in sides))
+    Console().print(table)
+    print(json.dumps(asdict(result), allow_nan=False))
+
+
+def _cell(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:,.4g}" if abs(figure) < 1000 else f"{figure:,.0f}"
