@@ -2,7 +2,7 @@
 
 import typer
 
-from deploy.commands import events, stack, workers
+from deploy.commands import dead_letters, events, learn, stack, workers
 from deploy.console import Commands
 
 app = typer.Typer(
@@ -24,6 +24,10 @@ app.command(rich_help_panel="Run")(workers.ranker)
 app.add_typer(events.app, name="events", rich_help_panel="Events")
 app.command(rich_help_panel="Events")(events.adapt)
 app.command(rich_help_panel="Events")(events.send)
+app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Events")
+
+app.command(rich_help_panel="Learn")(learn.train)
+app.command(rich_help_panel="Learn")(learn.rank)
 
 if __name__ == "__main__":
     app()

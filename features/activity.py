@@ -132,7 +132,7 @@ class ActivityTable:
         flat = [value or b"" for row in values for value in row]
         ends = np.cumsum([len(value) for value in flat], dtype=np.int64)
         content = np.frombuffer(b"".join(flat), np.uint8)
-        self.stored[rows] = np.diff(ends, prepend=0).reshape(len(rows), -1) > 0
+        self.stored[rows] = np.diff(ends, prepend=0).reshape(len(rows), len(self.fields)) > 0
         at = 0
         while at < len(rows):
             upto = load_rows(self.layout, self.arrays, rows, at, content, ends)
@@ -160,6 +160,8 @@ class ActivityTable:
         for field, value in enumerate(values):
             if self.layout.field_kind[field] < NUMBERS or self.layout.field_a[field] != index:
                 continue
+            if not value and self.layout.field_b[field] != TIME:
+                continue  # declared after the row was stored
             column, content = int(self.layout.field_b[field]), decode_value(value) or []
             if not isinstance(content, list):
                 raise BadInput(f"{self.view.name}: {self.fields[field]} is not a list")
@@ -174,10 +176,11 @@ class ActivityTable:
         entries[:, VALUE] = 0
         for number, content_codes in columns.items():
             entries[:, number] = content_codes
-        if "action" in sequence.columns:
-            entries = entries[entries[:, ACTION] >= 0]
-        else:
+        if ACTION not in columns and (
+            "action" not in sequence.columns or len(sequence.actions) == 1
+        ):
             entries[:, ACTION] = self._actions[sequence.actions[0]]
+        entries = entries[entries[:, ACTION] >= 0]
         self._put_entries(row, index, entries[-sequence.length :])
 
     def _text_codes(self, column: int, texts: Sequence[object]) -> Ints:
@@ -202,7 +205,7 @@ class ActivityTable:
         """Double blocks and arena, whichever is nearly full."""
         a, changed = self.arrays, {}
         blocks, entries = a.used
-        longest = max([64, *(2 * int(n) for n in self.layout.sequence_length)])
+        longest = max(64, int(self.layout.sequence_length.sum()))
         if blocks + a.block.shape[1] + 64 > len(a.total):
             more = max(len(a.total), 256, a.block.shape[1])
             changed["slots"] = np.concatenate(

@@ -29,7 +29,7 @@ from features.as_of_kernels import (
     read_lists,
     read_similarity,
 )
-from features.entities import EntityTable
+from features.entities import EntityTable, Table
 from features.latest import LatestTable
 from features.layout import ACTION, AUTHOR, CATEGORY, ENTRY, ITEM, TIME, Ints
 from features.spec import (
@@ -41,6 +41,7 @@ from features.spec import (
     CountFeature,
     DecayedFeature,
     Feature,
+    Metric,
     Plan,
     RateFeature,
     RecencyFeature,
@@ -122,18 +123,21 @@ class Reader:
         )
         self._embedding = embedding
 
-    def matrix(self, moment: Moment) -> Floats:
-        """[candidate, column] of all features of the service."""
+    def matrix(self, moment: Moment, users: EntityTable | None = None) -> Floats:
+        """[candidate, column] of all features of the service.
+
+        `users` stands in for the table of users when their rows are read one request at a time.
+        """
         count = len(moment.keys)
         out = np.empty((count, len(self.columns)))
         for view, (places, program) in self._counts.items():
-            table = self._activity(view)
+            table = self._activity(view, users)
             rows = moment.rows[table.view.entity.join_key]
             part = np.empty((len(rows), len(places)))
             read_counts(table.layout, table.arrays, program, rows, moment.now, part)
             out[:, places] = part
         for view, (places, lists) in self._lists.items():
-            table = self._activity(view)
+            table = self._activity(view, users)
             user = int(moment.rows[table.view.entity.join_key][0])
             part = np.empty((count, len(places)))
             read_lists(table.arrays, lists, user, moment.now, moment.keys, part)
@@ -145,23 +149,29 @@ class Reader:
             elif isinstance(feature, ContextFeature):
                 out[:, place] = _context(feature, moment)
             else:
-                out[:, place] = self._value(feature, moment)
+                out[:, place] = self._value(feature, moment, users)
         if similarities:
-            self._similarities(similarities, moment, out)
+            self._similarities(similarities, moment, users, out)
         return out
 
-    def _activity(self, view: str) -> ActivityTable:
-        table = self._tables[self._views[view].entity.join_key].tables[view]
+    def _table(self, view: str, users: EntityTable | None) -> Table:
+        entity = self._views[view].entity
+        if users is not None and users.entity == entity:
+            return users.tables[view]
+        return self._tables[entity.join_key].tables[view]
+
+    def _activity(self, view: str, users: EntityTable | None = None) -> ActivityTable:
+        table = self._table(view, users)
         assert isinstance(table, ActivityTable)
         return table
 
-    def _latest(self, view: str) -> LatestTable:
-        table = self._tables[self._views[view].entity.join_key].tables[view]
+    def _latest(self, view: str, users: EntityTable | None = None) -> LatestTable:
+        table = self._table(view, users)
         assert isinstance(table, LatestTable)
         return table
 
-    def _value(self, feature: ValueLike, moment: Moment) -> Floats:
-        table = self._latest(feature.view)
+    def _value(self, feature: ValueLike, moment: Moment, users: EntityTable | None) -> Floats:
+        table = self._latest(feature.view, users)
         rows = moment.rows[table.view.entity.join_key]
         column = table.column(feature.field)
         found = rows >= 0
@@ -176,7 +186,11 @@ class Reader:
         return values
 
     def _similarities(
-        self, features: Sequence[tuple[int, SimilarityFeature]], moment: Moment, out: Floats
+        self,
+        features: Sequence[tuple[int, SimilarityFeature]],
+        moment: Moment,
+        users: EntityTable | None,
+        out: Floats,
     ) -> None:
         """Similarity features: vectors of the user's listed items against the candidates'."""
         out[:, [place for place, _ in features]] = np.nan
@@ -193,7 +207,7 @@ class Reader:
         candidates = np.ascontiguousarray(vectors[rows[known]].T)
         part = np.empty(len(known))
         for place, feature in features:
-            activity = self._activity(feature.view)
+            activity = self._activity(feature.view, users)
             user = int(moment.rows[activity.view.entity.join_key][0])
             if user < 0:
                 continue
@@ -225,9 +239,8 @@ def _context(feature: ContextFeature, moment: Moment) -> float:
 
 
 def _count_program(table: ActivityTable, features: Sequence[CountLike]) -> CountProgram:
-    view, layout = table.view, table.layout
-    metrics = {metric: place for place, metric in enumerate(view.metrics)}
-    longest = max([1, *(int(b) for b in layout.ring_buckets)])
+    metrics = {metric: place for place, metric in enumerate(table.view.metrics)}
+    longest = max([1, *(int(b) for b in table.layout.ring_buckets)])
     op, metric, per, ring, buckets, long_ring, long_buckets = (
         np.full(len(features), ALL, np.int64) for _ in range(7)
     )
@@ -249,14 +262,15 @@ def _count_program(table: ActivityTable, features: Sequence[CountLike]) -> Count
             program.op[f] = FIRST if feature.of == "first" else LAST
             continue
         program.metric[f] = metrics[feature.metric]
-        program.ring[f], program.buckets[f] = _ring(
-            view, layout_rings(table), feature, feature.window
-        )
+        program.ring[f], program.buckets[f] = _ring(table, feature, feature.metric, feature.window)
         if isinstance(feature, CountFeature):
             program.op[f] = COUNT
         elif isinstance(feature, RateFeature):
             program.op[f], program.per[f] = RATE, metrics[feature.per]
             program.prior_of[f], program.prior_per[f] = feature.prior_of, feature.prior_per
+            program.long_ring[f], program.long_buckets[f] = _ring(
+                table, feature, feature.per, feature.window
+            )
         elif isinstance(feature, DecayedFeature):
             program.op[f] = DECAYED
             step = feature.window.width_ms / feature.half_life_ms
@@ -264,29 +278,26 @@ def _count_program(table: ActivityTable, features: Sequence[CountLike]) -> Count
         else:
             program.op[f] = TREND
             program.long_ring[f], program.long_buckets[f] = _ring(
-                view, layout_rings(table), feature, feature.long
+                table, feature, feature.metric, feature.long
             )
             short, long = feature.window, feature.long
             program.prior_per[f] = (short.width_ms * short.buckets) / (long.width_ms * long.buckets)
     return program
 
 
-def layout_rings(table: ActivityTable) -> list[tuple[int, int]]:
-    """(width, buckets) of a table's rings."""
-    layout = table.layout
-    return list(zip(layout.ring_width.tolist(), layout.ring_buckets.tolist(), strict=True))
-
-
 def _ring(
-    view: ActivityView, rings: list[tuple[int, int]], feature: Feature, window: Window | None
+    table: ActivityTable, feature: Feature, metric: Metric, window: Window | None
 ) -> tuple[int, int]:
-    """The ring a window is read from, and how many of its buckets."""
+    """The ring that keeps a window of a metric, and how many of its buckets."""
     if window is None:
         return ALL, 0
-    for number, (width, buckets) in enumerate(rings):
-        if width == window.width_ms and buckets >= window.buckets:
-            return number, window.buckets
-    raise ValueError(f"feature {feature.name}: view {view.name} keeps no ring for its window")
+    layout = table.layout
+    shapes = list(zip(layout.ring_width.tolist(), layout.ring_buckets.tolist(), strict=True))
+    for ring in table.view.rings:
+        fits = ring.width_ms == window.width_ms and ring.buckets >= window.buckets
+        if fits and ring.metric == metric:
+            return shapes.index((ring.width_ms, ring.buckets)), window.buckets
+    raise ValueError(f"feature {feature.name}: {table.view.name} keeps no ring for its window")
 
 
 def _list_program(

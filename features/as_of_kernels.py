@@ -31,6 +31,7 @@ class CountProgram(NamedTuple):
     buckets: Ints
     long_ring: Ints
     long_buckets: Ints
+    """Where the second sum of a trend or a rate is read."""
     prior_of: Floats
     prior_per: Floats
     weights: Floats
@@ -114,8 +115,8 @@ def read_counts(
                         arrays,
                         row,
                         program.per[f],
-                        program.ring[f],
-                        program.buckets[f],
+                        program.long_ring[f],
+                        program.long_buckets[f],
                         now,
                     )
                 out[i, f] = (of + program.prior_of[f]) / (per + program.prior_per[f])
@@ -208,3 +209,21 @@ def read_similarity(recent: Vectors, candidates: Vectors, use_max: bool, out: Fl
     if not use_max and len(recent) > 0:
         for i in range(count):
             out[i] /= len(recent)
+
+
+@kernel
+def window_sums(
+    layout: Layout,
+    arrays: Arrays,
+    rows: Ints,
+    metric: int,
+    ring: int,
+    buckets: int,
+    now: int,
+) -> Floats:
+    """[row]: Σ of one metric over a window; 0 for row −1."""
+    out = np.zeros(len(rows))
+    for i in range(len(rows)):
+        if rows[i] >= 0:
+            out[i] = window_sum(layout, arrays, rows[i], metric, ring, buckets, now)
+    return out

@@ -196,15 +196,24 @@ def _one(value: FeatureValue) -> Any:
     return value
 
 
+def _integer(value: Any, bits: int) -> int:
+    number = int(value)
+    if not -(1 << bits - 1) <= number < 1 << bits - 1:
+        raise OverflowError(f"not an integer of {bits} bits")
+    return number
+
+
 _ENCODERS: Final[dict[str, Callable[[FeatureValue], bytes]]] = {
     "String": lambda v: _tagged(_STRING, str(_one(v)).encode()),
-    "Int32": lambda v: b"\x18" + varint(int(_one(v))),
-    "Int64": lambda v: b"\x20" + varint(int(_one(v))),
+    "Int32": lambda v: b"\x18" + varint(_integer(_one(v), 32)),
+    "Int64": lambda v: b"\x20" + varint(_integer(_one(v), 64)),
     "Float32": lambda v: b"\x35" + struct.pack("<f", float(_one(v))),
     "Float64": lambda v: b"\x29" + struct.pack("<d", float(_one(v))),
     "Bool": lambda v: b"\x38" + bytes([bool(_one(v))]),
     "Array(String)": lambda v: _tagged(_STRING_LIST, b"".join(map(string_piece, _many(v)))),
-    "Array(Int64)": lambda v: _packed(_INT64_LIST, b"".join(map(varint, _many(v)))),
+    "Array(Int64)": lambda v: _packed(
+        _INT64_LIST, b"".join(varint(_integer(n, 64)) for n in _many(v))
+    ),
     "Array(Float32)": lambda v: _packed(
         _FLOAT32_LIST, struct.pack(f"<{len(_many(v))}f", *_many(v))
     ),

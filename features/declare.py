@@ -31,7 +31,7 @@ from feast import Field as FeastField
 from feast.aggregation import Aggregation
 from feast.data_format import JsonFormat
 from feast.transformation.python_transformation import PythonTransformation
-from feast.types import Array, FeastType, Float32, Float64, Int64, String
+from feast.types import Array, FeastType, Float32, Float64, Int32, Int64, String
 
 from features.on_demand import Declared
 from features.plan import compile_view, entity_spec
@@ -456,10 +456,10 @@ def _window(window: str) -> Window | None:
 
 
 def _key_field(of: Entity) -> FeastField:
-    dtype = Int64 if of.value_type == ValueType.INT64 else String
+    dtype = {ValueType.INT64: Int64, ValueType.INT32: Int32}.get(of.value_type, String)
     return FeastField(
         name=of.join_keys[0] if hasattr(of, "join_keys") else of.join_key, dtype=dtype
     )
 
 
-__all__ = ["Array", "Float32", "Float64", "Int64", "String"]
+__all__ = ["Array", "Float32", "Float64", "Int32", "Int64", "String"]

@@ -57,8 +57,8 @@ class EntityTable:
                     if isinstance(view, ActivityView)
                     else LatestTable(view, strings)
                 )
-        self._strings = strings
-        self._row_of_code = np.full(0, -1, np.int64)
+        self.strings = strings
+        self._row_of_code = np.full(1, -1, np.int64)
         self._coded = 0
         self._names = {
             name: [field_name(name, field) for field in table.fields]
@@ -79,12 +79,13 @@ class EntityTable:
     def rows_of_codes(self, codes: Ints) -> Ints:
         """The row numbers of ids given as the process's string codes; −1 where there is none."""
         if self._coded < len(self.ids):
-            fresh = self._strings.codes(self.ids[self._coded :])
-            if len(self._row_of_code) < len(self._strings):
-                room = max(len(self._strings), 2 * len(self._row_of_code)) - len(self._row_of_code)
+            fresh = self.strings.codes(self.ids[self._coded :])
+            if len(self._row_of_code) < len(self.strings):
+                room = max(len(self.strings), 2 * len(self._row_of_code)) - len(self._row_of_code)
                 blank = np.full(room, -1, np.int64)
                 self._row_of_code = np.concatenate([self._row_of_code, blank])
-            self._row_of_code[fresh] = np.arange(self._coded, len(self.ids))
+            named = fresh >= 0
+            self._row_of_code[fresh[named]] = np.arange(self._coded, len(self.ids))[named]
             self._coded = len(self.ids)
         inside = (codes >= 0) & (codes < len(self._row_of_code))
         return np.where(inside, self._row_of_code[np.where(inside, codes, 0)], -1)
@@ -129,7 +130,9 @@ class EntityTable:
         for name, table in self.tables.items():
             stamp = updated_at_field(name)
             stamps = [content.get(stamp) for content in hashes]
-            updated_at = np.array([decode_time(s) if s else NEVER for s in stamps], np.int64)
+            updated_at = np.array(
+                [NEVER if s is None else decode_time(s) for s in stamps], np.int64
+            )
             names = self._names[name]
             table.load(numbers, updated_at, [[h.get(f) for f in names] for h in hashes])
 
@@ -160,9 +163,9 @@ class EntityTable:
             return
         content, flat = table.encode(rows)
         ends = flat.tolist()
-        present = np.diff(flat, prepend=0).reshape(len(rows), -1) > 0
+        present = np.diff(flat, prepend=0).reshape(len(rows), len(names)) > 0
         gone_flags: NDArray[np.bool_] = table.stored[rows] & ~present
-        any_gone: list[bool] = gone_flags.any(axis=1).tolist()
+        any_gone: NDArray[np.bool_] = np.any(gone_flags, axis=1)
         table.stored[rows] = present
         newest = table.arrays.newest[rows].tolist()
         at = end = 0

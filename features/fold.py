@@ -11,6 +11,9 @@ from features.layout import ACTION, AUTHOR, CATEGORY, EVENT, ITEM, TIME, VALUE, 
 FIRST_ROOM = 4
 """Arena entries a sequence starts with; its room doubles up to its length."""
 
+SUM_MAX = 2**53
+"""Where sums stop, in any order of adding: past it a float64 column could not hold them."""
+
 
 @kernel
 def fold_facts(
@@ -32,10 +35,12 @@ def fold_facts(
         row, time, action = rows[i], times[i], actions[i]
         if arrays.used[0] + layout.metrics_of.shape[1] > len(arrays.total):
             return i
+        needed = arrays.used[1]
         for s in range(len(layout.sequence_length)):
-            room = arrays.used[1] + 2 * layout.sequence_length[s]
-            if layout.sequence_of[action, s] and room > len(arrays.arena):
-                return i
+            if layout.sequence_of[action, s]:
+                needed += layout.sequence_length[s]
+        if needed > len(arrays.arena):
+            return i
         if time > arrays.newest[row]:
             advance(layout, arrays, row, time)
         if arrays.first[row] < 0 or time < arrays.first[row]:
@@ -87,12 +92,13 @@ def add(layout: Layout, arrays: Arrays, row: int, metric: int, time: int, amount
         block = arrays.used[0]
         arrays.used[0] += 1
         arrays.block[row, metric] = block
-    arrays.total[block] += amount
+    arrays.total[block] = min(arrays.total[block] + amount, SUM_MAX)
     for r in range(len(layout.ring_width)):
         width, buckets = layout.ring_width[r], layout.ring_buckets[r]
         bucket = time // width
         if bucket > arrays.newest[row] // width - buckets:
-            arrays.slots[block, layout.ring_start[r] + bucket % buckets] += amount
+            slot = layout.ring_start[r] + bucket % buckets
+            arrays.slots[block, slot] = min(arrays.slots[block, slot] + amount, SUM_MAX)
 
 
 @kernel
@@ -142,4 +148,4 @@ def _enlarge(layout: Layout, arrays: Arrays, row: int, s: int) -> int:
     return int(fresh)
 
 
-__all__ = ["FIRST_ROOM", "add", "advance", "fold_facts", "insert"]
+__all__ = ["FIRST_ROOM", "SUM_MAX", "add", "advance", "fold_facts", "insert"]

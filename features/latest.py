@@ -76,9 +76,10 @@ class LatestTable:
 
     def column(self, name: str) -> Column:
         """One field of all rows, decoded."""
-        if self._stale:
+        place = self.fields.index(name)
+        if self._stale or _rows(self._columns[place]) < len(self.newest):
             self._refresh()
-        return self._columns[self.fields.index(name)]
+        return self._columns[place]
 
     def _refresh(self) -> None:
         rows = sorted(self._stale)
@@ -132,9 +133,12 @@ def _empty_column(dtype: str, rows: int) -> Column:
     )
 
 
+def _rows(column: Column) -> int:
+    return max(len(column.number), len(column.code), len(column.vector))
+
+
 def _grown(column: Column, rows: int) -> Column:
-    have = max(len(column.number), len(column.code), len(column.vector))
-    more = rows - have
+    more = rows - _rows(column)
     if more <= 0:
         return column
     if len(column.number):

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 from features.codec import INT32_TYPE, INT64_TYPE, STRING_TYPE, VALUE_TYPES
 from features.errors import Refused
+from features.plan_check import check_plan
 from features.project import JOIN_KEYS
 from features.spec import (
     ActivityView,
@@ -169,7 +170,7 @@ def compile_plan(registry: Any, project: str) -> Plan:
         as_of=as_of,
         services=dict(sorted(services.items())),
     )
-    _check(plan)
+    check_plan(plan)
     return plan
 
 
@@ -263,46 +264,6 @@ def _metric(column: str) -> Metric:
 
 def _milliseconds(duration: Any) -> int:
     return int(duration.seconds) * 1000 + int(duration.nanos) // 1_000_000
-
-
-def _check(plan: Plan) -> None:
-    """Refuse as-of features that read what no stored view keeps."""
-    stored = {view.name: view for view in plan.views}
-    for view in plan.as_of:
-        for feature in view.features:
-            where = f"feature {feature.name!r} of {view.name!r}"
-            if feature.kind == "context":
-                continue
-            source = stored.get(feature.view)
-            if source is None:
-                raise Refused(f"{where} reads view {feature.view!r}, which is not in the registry")
-            missing = _missing(feature, source)
-            if missing:
-                raise Refused(f"{where} reads {missing}, which view {source.name!r} does not keep")
-
-
-def _missing(feature: Feature, source: ActivityView | LatestView) -> str | None:
-    if isinstance(source, LatestView):
-        kept = [field.name for field in source.fields]
-        field = getattr(feature, "field", None)
-        return None if field in kept else f"field {field!r}"
-    if feature.kind in ("affinity", "since", "similarity"):
-        found = next((s for s in source.sequences if s.name == feature.sequence), None)
-        if found is None:
-            return f"sequence {feature.sequence!r}"
-        lost = set(feature.actions) - set(found.actions)
-        return f"action {min(lost)!r} in sequence {found.name!r}" if lost else None
-    rings = {(ring.metric, ring.width_ms): ring.buckets for ring in source.rings}
-    totals = {total.metric for total in source.totals}
-    for metric in (getattr(feature, "metric", None), getattr(feature, "per", None)):
-        for window in (getattr(feature, "window", None), getattr(feature, "long", None)):
-            if metric is None:
-                continue
-            if window is None and feature.kind in ("count", "rate") and metric not in totals:
-                return f"the total of {metric.action!r}"
-            if window is not None and rings.get((metric, window.width_ms), 0) < window.buckets:
-                return f"{window.buckets} buckets of {window.width_ms} ms of {metric.action!r}"
-    return None
 
 
 def _resolved(path: str, folder: Path) -> str:

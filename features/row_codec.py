@@ -38,7 +38,7 @@ def encode_rows(
                 at = _put_list(out, at, numbers, count)
             elif kind == TOTAL:
                 block = arrays.block[row, a]
-                if block >= 0:
+                if block >= 0 and arrays.total[block] > 0:
                     at = _put_single(out, at, arrays.total[block])
             elif kind in (FIRST, LAST):
                 time = arrays.first[row] if kind == FIRST else arrays.newest[row]
@@ -164,7 +164,10 @@ def load_rows(
     −1 − (row's place).
     """
     fields = len(layout.field_kind)
-    numbers = np.empty(2 * (1 + max_length(layout)), np.int64)
+    longest = 0  # a ring may have been declared longer when it was stored
+    for place in range(1, len(ends)):
+        longest = max(longest, ends[place] - ends[place - 1])
+    numbers = np.empty(max(longest, ends[0] if len(ends) else 0), np.int64)
     for i in range(first, len(rows)):
         row = rows[i]
         if arrays.used[0] + arrays.block.shape[1] > len(arrays.total):

@@ -148,7 +148,7 @@ def load_model(folder: Path, columns: Sequence[str]) -> Model:
     Refused when they are not the columns it was trained on, in that order, or when a file is
     missing, changed, or of a kind that this version does not read.
     """
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     misfit = _first_misfit(manifest.features, columns)
     if misfit:
         raise Refused(f"model {folder}, feature service {manifest.feature_service!r}: {misfit}")
@@ -167,7 +167,7 @@ def load_model(folder: Path, columns: Sequence[str]) -> Model:
     return Model(manifest, forests)
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     if not path.is_file():
         raise Refused(f"{path}: missing; name a folder that `headrace train` wrote")

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from features.kafka_security import kafka_security
 from features.redis_rows import Durability
 
 
@@ -41,12 +42,10 @@ class StreamingSettings(BaseSettings):
 
     def kafka_security(self) -> dict[str, Any]:
         """The client settings for TLS and SASL."""
-        security: dict[str, Any] = {"security_protocol": self.kafka_security_protocol}
-        if self.kafka_ca_file is not None:
-            security["ssl_cafile"] = str(self.kafka_ca_file)
-        if self.kafka_sasl_mechanism is not None:
-            security["sasl_mechanism"] = self.kafka_sasl_mechanism
-            security["sasl_plain_username"] = self.kafka_username
-            password = self.kafka_password
-            security["sasl_plain_password"] = password.get_secret_value() if password else None
-        return security
+        return kafka_security(
+            self.kafka_security_protocol,
+            self.kafka_sasl_mechanism,
+            self.kafka_username,
+            self.kafka_password,
+            self.kafka_ca_file,
+        )

@@ -1,0 +1,61 @@
+"""What the ranker tells the world: Prometheus metrics with few, fixed labels."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ranker.request import RankResponse
+
+SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class Observer:
+    """Counts and times of one ranker."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "headrace_rank_requests",
+            "Rank requests by outcome.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self._took = Histogram(
+            "headrace_rank_seconds",
+            "Time in the pipeline.",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._degraded = Counter(
+            "headrace_rank_degraded",
+            "Answers with a degraded stage.",
+            ("stage",),
+            registry=self.registry,
+        )
+        self._state = Gauge(
+            "headrace_ranker_state",
+            "Where the ranker stands, by kind.",
+            ("kind",),
+            registry=self.registry,
+        )
+
+    def answered(self, response: RankResponse) -> None:
+        """Note an answer."""
+        self._requests.labels("ok").inc()
+        self._took.observe(response.took_ms / 1000)
+        for stage in response.degraded:
+            self._degraded.labels(stage.partition(":")[0]).inc()
+
+    def refused(self) -> None:
+        """Note a request that was wrong."""
+        self._requests.labels("refused").inc()
+
+    def failed(self) -> None:
+        """Note a request that broke us."""
+        self._requests.labels("failed").inc()
+
+    def set(self, kind: str, value: float) -> None:
+        """Say where something stands."""
+        self._state.labels(kind).set(value)
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus scrapes it."""
+        return generate_latest(self.registry)

@@ -1,0 +1,102 @@
+"""How one plan is read from the live tables that stand now: made anew when either changes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from features.as_of import Reader, Tables
+from features.as_of_kernels import Floats
+from features.candidates import USER_KEY, CandidateJoin
+from features.entities import EntityTable
+from features.errors import Refused
+from features.layout import Ints
+from features.spec import Plan
+from features.strings import Strings
+from ranker.explain import Explainer
+from ranker.model import Model, load_model, read_manifest
+from ranker.popularity import Popularity
+from ranker.value import ValueModel, ValueWeights
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """A model that fits the feature service, and which of its columns it takes."""
+
+    version: str
+    model: Model
+    value: ValueModel
+    explainer: Explainer
+    columns: Ints
+
+    def score(self, matrix: Floats) -> dict[str, Floats]:
+        """Head → [candidate], from all columns of the service."""
+        return self.model.score(self.pick(matrix))
+
+    def pick(self, matrix: Floats) -> Floats:
+        """The model's own columns."""
+        return np.ascontiguousarray(matrix[:, self.columns])
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a request needs of the plan and the tables."""
+
+    plan: Plan
+    tables: Tables
+    reader: Reader
+    join: CandidateJoin
+    popularity: Popularity
+    heads: Heads | None
+    unfit: str
+    """Why there are no heads."""
+
+
+def make_reading(
+    plan: Plan, service: str, tables: Tables, load_heads: Callable[[Sequence[str]], Heads | None]
+) -> Reading:
+    """A reading of the tables by the plan; users are read one request at a time."""
+    if service not in plan.services:
+        raise Refused(
+            f"no feature service {service!r} in the registry (it has "
+            f"{', '.join(plan.services) or 'none'}): declare it, or set HEADRACE_FEATURE_SERVICE"
+        )
+    users = {e.join_key: e for e in plan.entities}.get(USER_KEY)
+    all_tables = dict(tables)
+    if users is not None:
+        all_tables[USER_KEY] = EntityTable(plan, users, Strings())
+    reader = Reader(plan, service, all_tables)
+    heads, unfit = None, "no model is loaded"
+    try:
+        heads = load_heads(reader.columns)
+    except Refused as error:
+        unfit = str(error)
+    return Reading(
+        plan, tables, reader, CandidateJoin(plan, tables), Popularity(tables), heads, unfit
+    )
+
+
+def heads_loader(
+    folder: Path | None, weights: ValueWeights
+) -> Callable[[Sequence[str]], Heads | None]:
+    """Loads the model of a folder for the columns of a service.
+
+    The service may have more columns than the model takes: a feature can be declared and served
+    before a model uses it.
+    """
+
+    def load(columns: Sequence[str]) -> Heads | None:
+        if folder is None:
+            return None
+        wanted = read_manifest(folder).features
+        model = load_model(folder, [name for name in wanted if name in columns])
+        return Heads(
+            version=model.manifest.created_at.isoformat(),
+            model=model,
+            value=ValueModel(weights, list(model.forests)),
+            explainer=Explainer(model, folder),
+            columns=np.array([columns.index(name) for name in wanted], np.int64),
+        )
+
+    return load

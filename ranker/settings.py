@@ -1,0 +1,53 @@
+"""Settings of the ranker, read once from the environment (prefix HEADRACE_)."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from features.kafka_security import kafka_security
+
+
+class RankerSettings(BaseSettings):
+    """Everything the ranker can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEADRACE_", frozen=True, extra="ignore", protected_namespaces=()
+    )
+
+    redis: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    kafka: str = "127.0.0.1:9092"
+    """Where the serving log goes; empty turns it off."""
+    kafka_security_protocol: str = "PLAINTEXT"
+    kafka_sasl_mechanism: str | None = None
+    kafka_username: str | None = None
+    kafka_password: SecretStr | None = None
+    kafka_ca_file: Path | None = None
+    rankings_topic: str = "rankings"
+    repo: Path = Path("feature_repo")
+    feature_service: str = "home_feed"
+    model: Path | None = None
+    """Model folder; without one the feed is ranked by popularity and says so."""
+    value_weights: Path | None = None
+    """YAML of head weights per surface; default: `value.yaml` of the feature repository."""
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(8080, ge=1, le=65535)
+    user_read_timeout_ms: int = Field(50, ge=1)
+    item_staleness_ms: int = Field(250, ge=1)
+    load_timeout_s: float = Field(60.0, gt=0)
+    candidates_max: int = Field(10_000, ge=1)
+    sourced_max: int = Field(500, ge=1)
+    """Candidates that each source of our own may bring."""
+    plan_refresh_ms: int = Field(2_000, ge=100)
+    log_level: str = "INFO"
+
+    def kafka_security(self) -> dict[str, Any]:
+        """The client settings for TLS and SASL."""
+        return kafka_security(
+            self.kafka_security_protocol,
+            self.kafka_sasl_mechanism,
+            self.kafka_username,
+            self.kafka_password,
+            self.kafka_ca_file,
+        )

@@ -1,0 +1,22 @@
+"""Where candidates come from when the caller sends none."""
+
+from collections.abc import Sequence
+
+from features.candidates import ITEM_KEY
+from ranker.reading import Reading
+from ranker.stages import Query
+
+
+class TrendingSource:
+    """The most clicked items of the last day."""
+
+    name = "trending"
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def items(self, query: Query, reading: Reading) -> Sequence[str]:
+        """Item ids, most clicked first."""
+        ids = reading.tables[ITEM_KEY].ids
+        rows = reading.popularity.top(query.now, self._count)
+        return [item for row in rows.tolist() if (item := ids[row]) is not None]

@@ -1,0 +1,148 @@
+"""Training: rows into LightGBM heads and a model folder."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+
+from features.errors import BadInput
+from features.spec import Plan
+from ranker.evaluation import auc, ndcg, request_gauc
+from ranker.model import DataSpan, Manifest, Objective, TrainedHead, save_model
+from ranker.rows import TrainingRows
+
+PARAMETERS: dict[str, Any] = {
+    "learning_rate": 0.03,
+    "num_leaves": 63,
+    "min_data_in_leaf": 100,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "lambda_l2": 10.0,
+    "verbose": -1,
+    "deterministic": True,
+    "force_row_wise": True,
+}
+"""Chosen on days before 2 May of the KuaiRand stream (see the README of `tests/benchmarks`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSpec:
+    """What one head is to predict: whether an action follows, or the best order by it."""
+
+    name: str
+    objective: Objective
+    action: str
+
+    @classmethod
+    def parse(cls, text: str) -> "HeadSpec":
+        """`click`, or `rank=lambdarank:click`: name = objective : action."""
+        name, _, rest = text.partition("=")
+        objective, _, action = (rest or f"binary:{name}").partition(":")
+        if objective not in ("binary", "lambdarank") or not action:
+            raise BadInput(
+                f"head {text!r}: write an action (`click`) or name=objective:action "
+                "(`rank=lambdarank:click`), the objective being binary or lambdarank"
+            )
+        return cls(name, "binary" if objective == "binary" else "lambdarank", action)
+
+
+def train_heads(
+    rows: TrainingRows,
+    heads: Sequence[HeadSpec],
+    *,
+    trees: int = 300,
+    seed: int = 1,
+    held_back: float = 0.1,
+    progress: Callable[[str, int], None] = lambda head, tree: None,
+) -> list[TrainedHead]:
+    """Train each head on all rows; its metrics are of a twin that did not see the newest
+    `held_back` of the requests (split by time, never at random).
+    """
+    cut = int(np.quantile(rows.now, 1 - held_back)) if len(rows) else 0
+    trained = []
+    for head in heads:
+        label = rows.labels[head.action]
+        if len(np.unique(label)) < 2:
+            raise BadInput(
+                f"head {head.name!r}: action {head.action!r} follows {int(label.sum())} of "
+                f"{len(label)} training rows, so there is nothing to learn; choose another action, "
+                "or a longer span"
+            )
+        metrics = _judged(rows, head, cut, trees, seed)
+        booster = _fit(rows, head, trees, seed, progress)
+        trained.append(
+            TrainedHead(head.name, head.objective, head.action, booster.model_to_string(), metrics)
+        )
+    return trained
+
+
+def write_model(
+    folder: Path,
+    heads: Sequence[TrainedHead],
+    rows: TrainingRows,
+    plan: Plan,
+    service: str,
+    events: int,
+) -> Manifest:
+    """Write the model folder."""
+    return save_model(
+        folder,
+        heads,
+        feature_service=service,
+        features=rows.columns,
+        data_span=DataSpan(
+            from_ms=int(rows.now.min()),
+            to_ms=int(rows.now.max()),
+            events=events,
+            requests=len(np.unique(rows.request)),
+        ),
+        code_version=version("headrace"),
+        plan=plan.version,
+        created_at=datetime.now(UTC),
+    )
+
+
+def _fit(
+    rows: TrainingRows,
+    head: HeadSpec,
+    trees: int,
+    seed: int,
+    progress: Callable[[str, int], None] = lambda head, tree: None,
+) -> Any:
+    _, sizes = np.unique(rows.request, return_counts=True)
+    ranking = head.objective == "lambdarank"
+    data = lightgbm.Dataset(
+        rows.matrix,
+        rows.labels[head.action],
+        group=sizes if ranking else None,
+        feature_name=list(rows.columns),
+    )
+    return lightgbm.train(
+        {**PARAMETERS, "objective": head.objective, "seed": seed},
+        data,
+        trees,
+        callbacks=[lambda env: progress(head.name, env.iteration + 1)],
+    )
+
+
+def _judged(
+    rows: TrainingRows, head: HeadSpec, cut: int, trees: int, seed: int
+) -> dict[str, float]:
+    """AUC, request GAUC and NDCG@10 on the requests after the cut, those that are defined."""
+    early, late = rows.part(rows.now < cut), rows.part(rows.now >= cut)
+    if not len(late) or len(np.unique(early.labels[head.action])) < 2:
+        return {}
+    score = _fit(early, head, trees, seed).predict(late.matrix)
+    label = late.labels[head.action]
+    found = {
+        "held_back_auc": auc(label, score),
+        "held_back_request_gauc": request_gauc(label, score, late.request),
+        "held_back_ndcg10": ndcg(label, score, late.request, 10),
+    }
+    return {name: value for name, value in found.items() if np.isfinite(value)}

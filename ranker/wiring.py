@@ -1,0 +1,163 @@
+"""Where the ranker is put together from its settings; what runs stands in `_stages`."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import uvicorn
+from redis.asyncio import Redis
+
+from features.errors import HeadraceError, Refused
+from features.plan import FeatureRepo
+from features.spec import Plan
+from ranker.api import make_app
+from ranker.filters import EndedFilter
+from ranker.hydrators import UserRowHydrator
+from ranker.kafka import KafkaServingLog, NoServingLog
+from ranker.live_feed import RedisFeed
+from ranker.live_tables import LiveTables
+from ranker.metrics import Observer
+from ranker.pipeline import Pipeline, Stages
+from ranker.reading import Reading, heads_loader, make_reading
+from ranker.request import RankRequest, RankResponse
+from ranker.serving_log import ServingLogEffect
+from ranker.settings import RankerSettings
+from ranker.sources import TrendingSource
+from ranker.user_rows import UserRows
+from ranker.value import read_weights
+
+log = logging.getLogger("headrace.ranker")
+
+
+class Ranker:
+    """The `ranker` process: live tables, a pipeline over them, and what keeps both up to date."""
+
+    def __init__(self, settings: RankerSettings) -> None:
+        self._settings = settings
+        self.observer = Observer()
+        self._plans = FeatureRepo(settings.repo).open()
+        self._plan = self._plans.read()
+        weights = settings.value_weights or settings.repo / "value.yaml"
+        self._load_heads = heads_loader(settings.model, read_weights(weights))
+        self._reading: Reading | None = None
+        url = settings.redis.get_secret_value()
+        self._live = LiveTables(
+            self._plan,
+            lambda project, join_keys: RedisFeed(url, project, join_keys),
+            staleness_ms=settings.item_staleness_ms,
+            replaced=self._forget_reading,
+        )
+        # Refuse at start what cannot serve: a model whose columns the service does not have.
+        self._refuse_unfit(self._plan)
+        self._log = (
+            KafkaServingLog(
+                settings.kafka, settings.kafka_security(), topic=settings.rankings_topic
+            )
+            if settings.kafka
+            else NoServingLog()
+        )
+        self._redis = Redis.from_url(url, socket_timeout=5.0)
+        self._pipeline = Pipeline(self._stages())
+
+    def _stages(self) -> Stages:
+        settings = self._settings
+        users = UserRows(self._redis, self._live, settings.user_read_timeout_ms)
+        return Stages(
+            live=self._live,
+            lock=self._live.lock,
+            reading=self._current_reading,
+            hydrator=UserRowHydrator(users),
+            sources=[TrendingSource(settings.sourced_max)],
+            filters=[EndedFilter()],
+            side_effects=[ServingLogEffect(self._log)],
+            clock_ms=lambda: time.time_ns() // 1_000_000,
+        )
+
+    async def rank(self, request: RankRequest) -> RankResponse:
+        """The feed for a request."""
+        return await self._pipeline.rank(request)
+
+    def unready(self) -> str | None:
+        """Why requests should not be sent here now."""
+        return None if self._live.rows_loaded else self._live.degraded
+
+    def observe(self) -> None:
+        """Bring the gauges up to date."""
+        self.observer.set("item_staleness_ms", self._live.staleness_ms())
+        self.observer.set("rows_loaded", self._live.rows_loaded)
+        self.observer.set("rows_refreshed", self._live.refreshed)
+        self.observer.set("tables_connected", float(self._live.connected))
+        if isinstance(self._log, KafkaServingLog):
+            self.observer.set("serving_log_dropped", self._log.dropped)
+            self.observer.set("serving_log_sent", self._log.sent)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start, and stop at the end; what was served is flushed."""
+        loaded = await asyncio.to_thread(self._live.start, self._settings.load_timeout_s)
+        if not loaded:
+            log.warning("rows are not loaded yet: %s", self._live.degraded)
+        refresh = asyncio.create_task(self._refresh())
+        try:
+            await self._pipeline.rank(RankRequest(user_id="warm-up", limit=1))
+            yield
+        finally:
+            refresh.cancel()
+            with suppress(asyncio.CancelledError):
+                await refresh
+            await asyncio.to_thread(self._live.stop)
+            await asyncio.to_thread(self._log.close)
+            await self._redis.aclose()
+
+    def _current_reading(self) -> Reading:
+        if self._reading is None:
+            self._reading = make_reading(
+                self._live.plan,
+                self._settings.feature_service,
+                self._live.tables,
+                self._load_heads,
+            )
+        return self._reading
+
+    def _forget_reading(self) -> None:
+        self._reading = None
+
+    def _refuse_unfit(self, plan: Plan) -> None:
+        service = self._settings.feature_service
+        if service not in plan.services:
+            raise Refused(
+                f"no feature service {service!r} in the registry (it has "
+                f"{', '.join(plan.services) or 'none'}): run `feast apply`, or set "
+                "HEADRACE_FEATURE_SERVICE"
+            )
+        self._load_heads([name for name, _ in plan.service_features(service)])
+
+    async def _refresh(self) -> None:
+        """Follow the registry: after `feast apply` the next requests see the new features."""
+        while True:
+            await asyncio.sleep(self._settings.plan_refresh_ms / 1000)
+            try:
+                plan = await asyncio.to_thread(self._plans.read)
+            except HeadraceError as error:
+                log.warning("the registry cannot be used, the plan stays: %s", error)
+                continue
+            if plan != self._plan:
+                log.info("the registry changed: plan %s, %s", plan.version, plan.services.keys())
+                self._plan = plan
+                await asyncio.to_thread(self._live.use, plan)
+
+
+def run_ranker(settings: RankerSettings) -> None:
+    """The `ranker` process."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    log.info("ranker starts with %s", settings.model_dump(mode="json"))
+    app = make_app(Ranker(settings))
+    uvicorn.run(
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        log_level="warning",
+        timeout_graceful_shutdown=10,
+    )
