@@ -2,7 +2,7 @@
 
 import typer
 
-from deploy.commands import dead_letters, events, learn, stack, workers
+from deploy.commands import dead_letters, demo, events, learn, stack, workers
 from deploy.console import Commands
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Events")
 
 app.command(rich_help_panel="Learn")(learn.train)
 app.command(rich_help_panel="Learn")(learn.rank)
+
+app.command(rich_help_panel="Demo")(demo.demo)
 
 if __name__ == "__main__":
     app()

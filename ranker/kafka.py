@@ -209,3 +209,8 @@ def _knock(servers: Sequence[str]) -> None:
                 raise
         else:
             return
+
+
+def quiet_logs() -> None:
+    """Keep the client's own account of failures out of our logs: we say it once."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
