@@ -21,7 +21,7 @@ class TurnLock:
     def __enter__(self) -> None:
         me = threading.get_ident()
         if self._owner != me:
-            if True:
+            with self._way_in:
                 self._held.acquire()
             self._owner = me
         self._depth += 1
