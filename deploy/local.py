@@ -72,7 +72,7 @@ def up(asked: Asked, say: Say) -> Stack:
             say(f"all that is asked for runs already in {stack.folder}")
             return stack
         port = {name: child.port for name, child in stack.children.items()}
-        port |= {name: _choose_port(name, asked) for name in missing}
+        port |= {name: _choose_port(name, asked, port.get(name)) for name in missing}
         workers = [name for name in missing if name in WORKERS]
         if workers or (stack.repo / feature_store.SETTINGS).exists():
             feature_store.write_settings(stack.repo, stack.feature_store, port["valkey"])
@@ -162,14 +162,15 @@ def _refuse_other_ports(stack: Stack, asked: Asked) -> None:
             )
 
 
-def _choose_port(name: str, asked: Asked) -> int:
+def _choose_port(name: str, asked: Asked, before: int | None) -> int:
+    """A port for one process; the ranker, started again, keeps the one its callers know."""
     match name:
         case "broker":
             return ports.choose(asked.kafka_port, 9092, "--kafka-port")
         case "valkey":
             return ports.choose(asked.redis_port, 6379, "--redis-port")
         case "ranker":
-            return ports.choose(asked.http_port, 8080, "--http-port")
+            return ports.choose(asked.http_port, before or 8080, "--http-port")
         case _:
             return ports.free_port()
 
@@ -184,7 +185,11 @@ def _environment(stack: Stack, port: Mapping[str, int]) -> dict[str, str]:
     if stack.model is not None:
         found["HEADRACE_MODEL"] = str(stack.model)
     if "ranker" in port:
-        found |= {"HEADRACE_HTTP_HOST": HOST, "HEADRACE_HTTP_PORT": str(port["ranker"])}
+        found |= {
+            "HEADRACE_HTTP_HOST": HOST,
+            "HEADRACE_HTTP_PORT": str(port["ranker"]),
+            "HEADRACE_RANKER": f"http://{HOST}:{port['ranker']}",
+        }
     return found
 
 

@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
+from feast.types import Array, Float32, Float64, Int64, String
+
 from features.declare import (
-    Array,
-    Float32,
-    Float64,
-    Int64,
-    String,
     activity_view,
     counters,
     entity,

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from features.codec import decode_value
 from features.errors import BadInput
-from features.fold import fold_facts
+from features.fold import FIRST_ROOM, fold_facts
 from features.layout import (
     ACTION,
     AUTHOR,
@@ -194,9 +194,11 @@ class ActivityTable:
             if self.arrays.used[1] + room > len(self.arrays.arena):
                 self._enlarge()
                 continue
+            # Doubled like the fold's: a row that is loaded again and again must not leak its runs.
+            doubled = max(len(entries), 2 * int(self.arrays.room[row, index]), FIRST_ROOM)
             self.arrays.start[row, index] = self.arrays.used[1]
-            self.arrays.room[row, index] = len(entries)
-            self.arrays.used[1] += len(entries)
+            self.arrays.room[row, index] = min(doubled, room)
+            self.arrays.used[1] += min(doubled, room)
         start = self.arrays.start[row, index]
         self.arrays.arena[start : start + len(entries)] = entries
         self.arrays.length[row, index] = len(entries)

@@ -156,7 +156,7 @@ class Reader:
 
     def _table(self, view: str, users: EntityTable | None) -> Table:
         entity = self._views[view].entity
-        if users is not None and users.entity == entity:
+        if users is not None and users.entity.join_key == entity.join_key:
             return users.tables[view]
         return self._tables[entity.join_key].tables[view]
 
@@ -241,48 +241,37 @@ def _context(feature: ContextFeature, moment: Moment) -> float:
 def _count_program(table: ActivityTable, features: Sequence[CountLike]) -> CountProgram:
     metrics = {metric: place for place, metric in enumerate(table.view.metrics)}
     longest = max([1, *(int(b) for b in table.layout.ring_buckets)])
-    op, metric, per, ring, buckets, long_ring, long_buckets = (
-        np.full(len(features), ALL, np.int64) for _ in range(7)
-    )
-    program = CountProgram(
-        op=op,
-        metric=metric,
-        per=per,
-        ring=ring,
-        buckets=buckets,
-        long_ring=long_ring,
-        long_buckets=long_buckets,
-        prior_of=np.zeros(len(features)),
-        prior_per=np.zeros(len(features)),
-        weights=np.zeros((len(features), longest)),
-    )
+    sums: dict[tuple[int, int, int], int] = {}
+
+    def place_of(feature: Feature, metric: Metric, window: Window | None) -> int:
+        ring, buckets = _ring(table, feature, metric, window)
+        return sums.setdefault((metrics[metric], ring, buckets), len(sums))
+
+    count = len(features)
+    op, of, per = (np.zeros(count, np.int64) for _ in range(3))
+    prior_of, prior_per = np.zeros(count), np.zeros(count)
+    weights = np.zeros((count, longest))
     for f, feature in enumerate(features):
-        program.metric[f] = program.per[f] = 0
         if isinstance(feature, RecencyFeature):
-            program.op[f] = FIRST if feature.of == "first" else LAST
+            op[f] = FIRST if feature.of == "first" else LAST
             continue
-        program.metric[f] = metrics[feature.metric]
-        program.ring[f], program.buckets[f] = _ring(table, feature, feature.metric, feature.window)
+        of[f] = place_of(feature, feature.metric, feature.window)
         if isinstance(feature, CountFeature):
-            program.op[f] = COUNT
+            op[f] = COUNT
         elif isinstance(feature, RateFeature):
-            program.op[f], program.per[f] = RATE, metrics[feature.per]
-            program.prior_of[f], program.prior_per[f] = feature.prior_of, feature.prior_per
-            program.long_ring[f], program.long_buckets[f] = _ring(
-                table, feature, feature.per, feature.window
-            )
+            op[f], per[f] = RATE, place_of(feature, feature.per, feature.window)
+            prior_of[f], prior_per[f] = feature.prior_of, feature.prior_per
         elif isinstance(feature, DecayedFeature):
-            program.op[f] = DECAYED
+            op[f] = DECAYED
             step = feature.window.width_ms / feature.half_life_ms
-            program.weights[f, :] = [2.0 ** (-age * step) for age in range(longest)]
+            weights[f, :] = [2.0 ** (-age * step) for age in range(longest)]
         else:
-            program.op[f] = TREND
-            program.long_ring[f], program.long_buckets[f] = _ring(
-                table, feature, feature.metric, feature.long
-            )
+            op[f], per[f] = TREND, place_of(feature, feature.metric, feature.long)
             short, long = feature.window, feature.long
-            program.prior_per[f] = (short.width_ms * short.buckets) / (long.width_ms * long.buckets)
-    return program
+            prior_per[f] = (short.width_ms * short.buckets) / (long.width_ms * long.buckets)
+    listed = np.array(list(sums), np.int64).reshape(-1, 3)
+    metric, ring, buckets = np.ascontiguousarray(listed.T)
+    return CountProgram(metric, ring, buckets, op, of, per, prior_of, prior_per, weights)
 
 
 def _ring(

@@ -22,20 +22,20 @@ ALL: Final = -1
 
 
 class CountProgram(NamedTuple):
-    """Features of one activity view, one place per feature."""
+    """Features of one activity view: the sums they need, each once, and what is made of them."""
 
+    sum_metric: Ints
+    sum_ring: Ints
+    sum_buckets: Ints
+    """[sum]: Σ of a metric over the newest buckets of a ring."""
     op: Ints
-    metric: Ints
+    of: Ints
     per: Ints
-    ring: Ints
-    buckets: Ints
-    long_ring: Ints
-    long_buckets: Ints
-    """Where the second sum of a trend or a rate is read."""
+    """[feature]: the place of its sum; of the second sum of a rate or a trend."""
     prior_of: Floats
     prior_per: Floats
     weights: Floats
-    """[feature, age in buckets]: of decayed counts."""
+    """[feature, age in buckets]: of decayed counts, which add up the buckets of `of` themselves."""
 
 
 class ListProgram(NamedTuple):
@@ -63,8 +63,11 @@ def window_sum(
     width, kept, start = layout.ring_width[ring], layout.ring_buckets[ring], layout.ring_start[ring]
     newest, current = arrays.newest[row] // width, now // width
     total = 0
-    for bucket in range(max(current - buckets + 1, newest - kept + 1, 0), min(current, newest) + 1):
-        total += arrays.slots[block, start + bucket % kept]
+    first = max(current - buckets + 1, newest - kept + 1, 0)
+    slot = first % kept
+    for _ in range(first, min(current, newest) + 1):
+        total += arrays.slots[block, start + slot]
+        slot = slot + 1 if slot + 1 < kept else 0
     return total
 
 
@@ -85,10 +88,13 @@ def _decayed(
     width, kept, start = layout.ring_width[ring], layout.ring_buckets[ring], layout.ring_start[ring]
     newest, current = arrays.newest[row] // width, now // width
     total = 0.0
-    for bucket in range(max(current - buckets + 1, newest - kept + 1, 0), min(current, newest) + 1):
-        amount = arrays.slots[block, start + bucket % kept]
+    first = max(current - buckets + 1, newest - kept + 1, 0)
+    slot = first % kept
+    for bucket in range(first, min(current, newest) + 1):
+        amount = arrays.slots[block, start + slot]
         if amount != 0:
             total += amount * weights[current - bucket]
+        slot = slot + 1 if slot + 1 < kept else 0
     return total
 
 
@@ -97,29 +103,20 @@ def read_counts(
     layout: Layout, arrays: Arrays, program: CountProgram, rows: Ints, now: int, out: Floats
 ) -> None:
     """out[row, feature] of activity features; row −1 is an entity nobody ever saw."""
+    sums = np.zeros(len(program.sum_metric), np.int64)
     for i in range(len(rows)):
         row = rows[i]
-        for f in range(len(program.op)):
-            op = program.op[f]
-            of = per = long = 0
+        for s in range(len(sums)):
+            sums[s] = 0
             if row >= 0:
-                of = window_sum(
-                    layout, arrays, row, program.metric[f], program.ring[f], program.buckets[f], now
-                )
+                metric, ring = program.sum_metric[s], program.sum_ring[s]
+                sums[s] = window_sum(layout, arrays, row, metric, ring, program.sum_buckets[s], now)
+        for f in range(len(program.op)):
+            op, of, per = program.op[f], program.of[f], program.per[f]
             if op == COUNT:
-                out[i, f] = of
+                out[i, f] = sums[of]
             elif op == RATE:
-                if row >= 0:
-                    per = window_sum(
-                        layout,
-                        arrays,
-                        row,
-                        program.per[f],
-                        program.long_ring[f],
-                        program.long_buckets[f],
-                        now,
-                    )
-                out[i, f] = (of + program.prior_of[f]) / (per + program.prior_per[f])
+                out[i, f] = (sums[of] + program.prior_of[f]) / (sums[per] + program.prior_per[f])
             elif op == DECAYED:
                 out[i, f] = 0.0
                 if row >= 0:
@@ -127,24 +124,14 @@ def read_counts(
                         layout,
                         arrays,
                         row,
-                        program.metric[f],
-                        program.ring[f],
-                        program.buckets[f],
+                        program.sum_metric[of],
+                        program.sum_ring[of],
+                        program.sum_buckets[of],
                         now,
                         program.weights[f],
                     )
             elif op == TREND:
-                if row >= 0:
-                    long = window_sum(
-                        layout,
-                        arrays,
-                        row,
-                        program.metric[f],
-                        program.long_ring[f],
-                        program.long_buckets[f],
-                        now,
-                    )
-                out[i, f] = (of + 1.0) / (long * program.prior_per[f] + 1.0)
+                out[i, f] = (sums[of] + 1.0) / (sums[per] * program.prior_per[f] + 1.0)
             else:
                 out[i, f] = np.nan
                 if row >= 0:

@@ -31,7 +31,7 @@ from feast import Field as FeastField
 from feast.aggregation import Aggregation
 from feast.data_format import JsonFormat
 from feast.transformation.python_transformation import PythonTransformation
-from feast.types import Array, FeastType, Float32, Float64, Int32, Int64, String
+from feast.types import Array, FeastType, Float64, Int32, Int64, String
 
 from features.on_demand import Declared
 from features.plan import compile_view, entity_spec
@@ -90,9 +90,12 @@ now = RequestSource(
 
 context = RequestSource(
     name="request",
-    schema=[FeastField(name="surface", dtype=String, description="where the feed is shown")],
+    schema=[
+        FeastField(name="request_surface", dtype=String, description="where the feed is shown")
+    ],
 )
-"""What a request says about itself."""
+"""What a request says about itself. Not `surface`: Feast takes a name either as an entity's key or
+as request data, and a service may read the surface's own row as well."""
 
 recent_vectors = RequestSource(
     name="recent_items",
@@ -460,6 +463,3 @@ def _key_field(of: Entity) -> FeastField:
     return FeastField(
         name=of.join_keys[0] if hasattr(of, "join_keys") else of.join_key, dtype=dtype
     )
-
-
-__all__ = ["Array", "Float32", "Float64", "Int32", "Int64", "String"]

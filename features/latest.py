@@ -83,13 +83,13 @@ class LatestTable:
 
     def _refresh(self) -> None:
         rows = sorted(self._stale)
-        self._stale.clear()
         for index, field in enumerate(self.view.fields):
             column = self._columns[index] = _grown(self._columns[index], len(self.newest))
             for row in rows:
                 payload = self.payload[row]
                 column = self._put(column, row, payload[index] if payload else b"", field.dtype)
             self._columns[index] = column
+        self._stale.clear()  # last: what raised above stays to be decoded
 
     def _put(self, column: Column, row: int, value: bytes, dtype: str) -> Column:
         if dtype.startswith("Array(Float"):

@@ -64,7 +64,7 @@ def _read_row(plan: Plan, inputs: Inputs, i: int) -> Sequence[float]:
         if hash_:
             table.load([row], [hash_])
     _add_recent_items(plan, tables, inputs, i)
-    surface = _cell(inputs, "surface", i)
+    surface = _cell(inputs, "request_surface", i)
     moment = Moment(
         now=int(inputs["now"][i]),
         rows={

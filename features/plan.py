@@ -16,9 +16,10 @@ from feast.infra.registry.sql import SqlRegistry
 from feast.repo_config import RegistryConfig, load_repo_config
 from feast.value_type import ValueType
 from pydantic import TypeAdapter
+from sqlalchemy.exc import SQLAlchemyError
 
 from features.codec import INT32_TYPE, INT64_TYPE, STRING_TYPE, VALUE_TYPES
-from features.errors import Refused
+from features.errors import Refused, Unavailable
 from features.plan_check import check_plan
 from features.project import JOIN_KEYS
 from features.spec import (
@@ -110,8 +111,12 @@ class PlanSource:
 
     def read(self) -> Plan:
         """The plan as the registry has it now."""
-        self._registry.refresh()
-        plan = compile_plan(self._registry.proto(), self.project)
+        try:
+            self._registry.refresh()
+            registry = self._registry.proto()
+        except (SQLAlchemyError, OSError) as error:
+            raise Unavailable(f"the Feast registry cannot be read: {error}") from error
+        plan = compile_plan(registry, self.project)
         if not plan.views:
             raise Refused(
                 f"the registry of project {self.project!r} ({self._where}) holds no view of "

@@ -7,14 +7,16 @@ as much (DESIGN §6).
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Final, Literal, TypeVar, cast
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from features.codec import MARKER_FIELD, entity_prefix
 from features.entities import Hash, RowWrite
-from features.errors import Refused, Unavailable
+from features.errors import BadInput, Refused, Unavailable
 from features.row_store import Checkpoint, Seal
 
 Durability = Literal["aof", "replicas", "none"]
@@ -79,8 +81,10 @@ return fresh
 class RedisRows:
     """Rows, checkpoints and facts of one project in one Redis.
 
-    Writes go through one connection at a time; `seal` hands it to a waiting thread and goes on
-    with the other, because WAIT and WAITAOF speak for the connection that wrote.
+    Calls go through one connection at a time; `seal` hands it to a waiting thread and goes on
+    with the other, because WAIT and WAITAOF speak for the connection that wrote. A connection is
+    made once: one that was lost is an error for good, because a server that came back may have
+    lost what was written (rule 5).
     """
 
     def __init__(
@@ -90,7 +94,13 @@ class RedisRows:
         self._space = f"headrace:{project}"
         self._indexes = {entity_prefix(key): self._index(key) for key in indexed}
         self._clients = [
-            redis.Redis.from_url(url, single_connection_client=True, socket_timeout=10.0)
+            redis.Redis.from_url(
+                url,
+                max_connections=1,
+                socket_timeout=10.0,
+                retry=Retry(NoBackoff(), 0),
+                redis_connect_func=_connect_once(),
+            )
             for _ in range(2)
         ]
         self._active = 0
@@ -157,8 +167,8 @@ class RedisRows:
 
     def seal(self) -> Seal:
         """Make what the active connection wrote durable, and write through the other one."""
-        if self._sealing is not None and not self._sealing.done():
-            return _Pending(self._sealing)
+        if self._sealing is not None:
+            wait([self._sealing])  # the other connection is still in use there
         client = self._client
         self._active = 1 - self._active
         self._sealing = self._pool.submit(self._wait, client)
@@ -228,14 +238,19 @@ class RedisRows:
         raise Unavailable("Redis forgets scripts as fast as they are loaded")
 
     def _wait(self, client: "redis.Redis") -> bool:
+        """Whether the server confirms all writes before now; Unavailable when it cannot be asked.
+
+        The write made here comes after those of the other connection as well, whose own seal may
+        have failed.
+        """
         if self.durability == "none":
             return True
+        _call(lambda: client.set(f"{self._space}:sealed", b"1"))
         try:
             if self.durability == "aof":
-                local, _ = cast(list[int], client.waitaof(1, 0, 5000))
-                return local >= 1
-            return cast(int, client.wait(1, 5000)) >= 1
-        except (redis.RedisError, OSError):
+                return cast(list[int], _call(lambda: client.waitaof(1, 0, 5000)))[0] >= 1
+            return cast(int, _call(lambda: client.wait(1, 5000))) >= 1
+        except redis.ResponseError:
             return False
 
 
@@ -245,6 +260,19 @@ class _Pending:
 
     def safe(self) -> bool | None:
         return self._waiting.result() if self._waiting.done() else None
+
+
+def _connect_once() -> Callable[[Any], None]:
+    """What runs when a connection is made; the second time it refuses."""
+    made: list[bool] = []
+
+    def connect(connection: Any) -> None:
+        if made:
+            raise redis.ConnectionError("the connection was lost")
+        connection.on_connect()
+        made.append(True)
+
+    return connect
 
 
 def _sha(script: str) -> str:
@@ -262,10 +290,16 @@ def _call(function: Callable[[], R]) -> R:
         raise
     except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ReadOnlyError) as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
+    except redis.exceptions.OutOfMemoryError as error:
+        raise Unavailable(f"Redis is full: {error}") from error
     except redis.ResponseError as error:
-        if str(error).startswith(
-            ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "OOM", "MISCONF")
-        ):
+        cause = str(error).rpartition("caused error: ")[2]
+        if cause.startswith("HEADRACE"):
+            raise BadInput(
+                f"{cause.removeprefix('HEADRACE ')}: use the version of Headrace that wrote the "
+                "row, or backfill into a new project"
+            ) from error
+        if cause.startswith(("LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "OOM", "MISCONF")):
             raise Unavailable(f"Redis cannot serve now: {error}") from error
         raise
 

@@ -1,9 +1,9 @@
 """HTTP: `POST /v1/rank` over the pipeline, and what an operator asks."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +13,10 @@ from ranker.metrics import Observer
 from ranker.request import Problem, ProblemResponse, RankRequest, RankResponse
 
 log = logging.getLogger("headrace.ranker")
+
+PROBLEMS_MAX = 20
+FIELD_CHARS_MAX = 200
+CODES = {400: "unreadable", 404: "not_found", 405: "method_not_allowed"}
 
 
 class Service(Protocol):
@@ -53,6 +57,8 @@ def make_app(service: Service) -> FastAPI:
     )
     app.add_exception_handler(RequestValidationError, _refuser(service.observer))
     app.add_exception_handler(Exception, _breaker(service.observer))
+    for status in CODES:
+        app.add_exception_handler(status, _stranger)
 
     @app.post(
         "/v1/rank",
@@ -94,16 +100,31 @@ def _refuser(observer: Observer) -> Handler:
         assert isinstance(error, RequestValidationError)
         observer.refused()
         problems = [
-            Problem(
-                code=found["type"],
-                field=".".join(str(part) for part in found["loc"] if part != "body") or None,
-                message=found["msg"],
-            )
-            for found in error.errors()[:20]
+            Problem(code=found["type"], field=_field(found), message=found["msg"])
+            for found in error.errors()[:PROBLEMS_MAX]
         ]
         return JSONResponse(ProblemResponse(problems=problems).model_dump(), 422)
 
     return refuse
+
+
+def _field(found: Mapping[str, Any]) -> str | None:
+    """The path of a wrong field; a name in it may be a stranger's, and as long as the body."""
+    if found["type"] == "json_invalid":  # which says at what character
+        return None
+    return ".".join(str(part) for part in found["loc"][1:])[:FIELD_CHARS_MAX] or None
+
+
+async def _stranger(request: Request, error: Exception) -> Response:
+    """A body that cannot be read, a path or a method that is not served."""
+    status = getattr(error, "status_code", 400)
+    message = {
+        400: "the body cannot be read: send JSON in UTF-8",
+        404: f"nothing is served at {request.url.path}: see /docs",
+        405: f"{request.method} is not served at {request.url.path}: see /docs",
+    }[status]
+    problem = Problem(code=CODES[status], message=message)
+    return JSONResponse(ProblemResponse(problems=[problem]).model_dump(), status)
 
 
 def _breaker(observer: Observer) -> Handler:

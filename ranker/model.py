@@ -26,7 +26,8 @@ MANIFEST_FILE = "manifest.json"
 WRITTEN_OBJECTIVE = {"binary": "binary sigmoid:1", "lambdarank": "lambdarank"}
 
 Objective = Literal["binary", "lambdarank"]
-HeadName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+HEAD_NAME = r"^[a-z][a-z0-9_]{0,63}$"
+HeadName = Annotated[str, Field(pattern=HEAD_NAME)]
 FileName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}\.txt$")]
 
 

@@ -1,7 +1,7 @@
 """Settings of the ranker, read once from the environment (prefix HEADRACE_)."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,11 +36,10 @@ class RankerSettings(BaseSettings):
     user_read_timeout_ms: int = Field(50, ge=1)
     item_staleness_ms: int = Field(250, ge=1)
     load_timeout_s: float = Field(60.0, gt=0)
-    candidates_max: int = Field(10_000, ge=1)
     sourced_max: int = Field(500, ge=1)
     """Candidates that each source of our own may bring."""
     plan_refresh_ms: int = Field(2_000, ge=100)
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     def kafka_security(self) -> dict[str, Any]:
         """The client settings for TLS and SASL."""

@@ -17,6 +17,7 @@ class TrendingSource:
 
     def items(self, query: Query, reading: Reading) -> Sequence[str]:
         """Item ids, most clicked first."""
-        ids = reading.tables[ITEM_KEY].ids
-        rows = reading.popularity.top(query.now, self._count)
-        return [item for row in rows.tolist() if (item := ids[row]) is not None]
+        table = reading.tables[ITEM_KEY]
+        rows = reading.popularity.top(query.now, self._count).tolist()
+        ids = ((row, table.ids[row]) for row in rows)
+        return [item for row, item in ids if item is not None and table.known(row)]

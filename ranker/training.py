@@ -1,5 +1,6 @@
 """Training: rows into LightGBM heads and a model folder."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import numpy as np
 from features.errors import BadInput
 from features.spec import Plan
 from ranker.evaluation import auc, ndcg, request_gauc
-from ranker.model import DataSpan, Manifest, Objective, TrainedHead, save_model
+from ranker.model import HEAD_NAME, DataSpan, Manifest, Objective, TrainedHead, save_model
 from ranker.rows import TrainingRows
 
 PARAMETERS: dict[str, Any] = {
@@ -31,6 +32,9 @@ PARAMETERS: dict[str, Any] = {
 """Chosen on days before 2 May of the KuaiRand stream (see the README of `tests/benchmarks`)."""
 
 
+_HEAD_NAME = re.compile(HEAD_NAME)
+
+
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
     """What one head is to predict: whether an action follows, or the best order by it."""
@@ -42,12 +46,14 @@ class HeadSpec:
     @classmethod
     def parse(cls, text: str) -> "HeadSpec":
         """`click`, or `rank=lambdarank:click`: name = objective : action."""
-        name, _, rest = text.partition("=")
-        objective, _, action = (rest or f"binary:{name}").partition(":")
-        if objective not in ("binary", "lambdarank") or not action:
+        name, given, rest = text.partition("=")
+        objective, _, action = (rest if given else f"binary:{name}").partition(":")
+        named = _HEAD_NAME.fullmatch(name)
+        if objective not in ("binary", "lambdarank") or not action or not named:
             raise BadInput(
                 f"head {text!r}: write an action (`click`) or name=objective:action "
-                "(`rank=lambdarank:click`), the objective being binary or lambdarank"
+                "(`rank=lambdarank:click`), the objective being binary or lambdarank, the name "
+                "of small letters, digits and underscores"
             )
         return cls(name, "binary" if objective == "binary" else "lambdarank", action)
 

@@ -143,7 +143,9 @@ class Ranker:
             except HeadraceError as error:
                 log.warning("the registry cannot be used, the plan stays: %s", error)
                 continue
-            if plan != self._plan:
+            if self._settings.feature_service not in plan.services:
+                log.warning("the registry lost our feature service, the plan stays")
+            elif plan != self._plan:
                 log.info("the registry changed: plan %s, %s", plan.version, plan.services.keys())
                 self._plan = plan
                 await asyncio.to_thread(self._live.use, plan)

@@ -66,8 +66,11 @@ class Aggregator:
         """Take over a partition; returns the offset to read from: its checkpoint's."""
         self._forget()
         saved = self._store.checkpoint(partition)
-        if saved is None or saved.generation != generation:
+        if saved is None:
             self._progress[partition] = Progress(generation, beginning)
+        elif saved.generation != generation:
+            # A new life of `updates`; the high-water marks speak of `events` and stand.
+            self._progress[partition] = Progress(generation, beginning, dict(saved.high_water))
         else:
             self._progress[partition] = Progress(generation, saved.offset, dict(saved.high_water))
         return self._progress[partition].offset

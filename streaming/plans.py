@@ -32,30 +32,29 @@ def load_plan(store: RowStore, version: str) -> Plan:
 
 
 class Activations:
-    """The plans of one `events` partition by the offset from which each applies."""
+    """The plans of one `events` partition by the offset from which each applies.
+
+    They are numbered as they come, and each number is fixed once, so that a plan may follow
+    another at the same offset: before any event came, say.
+    """
 
     def __init__(self, store: RowStore, generation: int, partition: int) -> None:
         self._store = store
         self._name = f"activations:{generation}/{partition}"
         self._offsets: list[int] = []
         self._projections: list[Projection] = []
-        known: dict[str, Projection] = {}
-        for offset, version in sorted((int(o), v) for o, v in store.remembered(self._name).items()):
-            if version not in known:
-                known[version] = Projection(load_plan(store, version))
-            self._append(offset, known[version])
+        known = sorted((int(number), v) for number, v in store.remembered(self._name).items())
+        for _, activation in known:
+            self._append(activation)
 
     def activate(self, plan: Plan, offset: int) -> None:
         """Use a plan from an offset on, unless it is in force there already."""
-        if self._projections and self._projections[-1].plan.version == plan.version:
-            return
-        if self._offsets and offset <= self._offsets[-1]:
-            return
         store_plan(self._store, plan)
-        version = self._store.remember(self._name, str(offset), plan.version)
-        if version != plan.version:  # another owner fixed it first
-            plan = load_plan(self._store, version)
-        self._append(offset, Projection(plan))
+        while not self._projections or self._projections[-1].plan.version != plan.version:
+            start = max([offset, *self._offsets[-1:]])
+            number = str(len(self._offsets))
+            # Another owner may have fixed this number first; then ours comes after it.
+            self._append(self._store.remember(self._name, number, f"{start} {plan.version}"))
 
     def at(self, offset: int) -> tuple[Projection, int | None]:
         """The projection in force at an offset, and the offset where the next one takes over."""
@@ -64,6 +63,8 @@ class Activations:
         until = self._offsets[following] if following < len(self._offsets) else None
         return self._projections[max(place, 0)], until
 
-    def _append(self, offset: int, projection: Projection) -> None:
-        self._offsets.append(offset)
-        self._projections.append(projection)
+    def _append(self, activation: str) -> None:
+        offset, version = activation.split()
+        known = {p.plan.version: p for p in self._projections}
+        self._offsets.append(int(offset))
+        self._projections.append(known.get(version) or Projection(load_plan(self._store, version)))

@@ -5,18 +5,24 @@ up, so nothing depends on the order in which partitions are read.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
-from features.events import BadEvent, Event, parse_events
+from features.events import BadEvent, Event, ImpressionEvent, parse_events
 from features.project import Projection
 from features.updates import Columns, event_hash, partition_of
 from streaming.blocks import Block, BlockHeader, encode_block, split_by_target
 from streaming.dead_letters import dead_letter
 from streaming.dedup import Dedup
 from streaming.records import Outgoing, Record
+
+BLOCK_BYTES: Final = 8 * 1024 * 1024
+"""A block is cut about here, well below what a broker takes as one record."""
+UPDATE_BYTES: Final = 150
+"""What one update weighs: its columns, and what is around the id in its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +76,25 @@ class Router:
         """Route consecutive records of one partition under one plan."""
         routed = Routed()
         accepted = self._accepted(partition, records, projection, routed)
-        columns = Columns.of(projection.updates(accepted))
         routed.counts["accepted"] += len(accepted)
+        sizes = {record.offset: len(record.value or b"") for record in records}
+        first = records[0].offset
+        for events in _pieces(accepted, sizes, len(projection.plan.views)):
+            covered = first, events[-1][0]
+            self._blocks(partition, covered, events, projection, routed)
+            first = events[-1][0] + 1
+        return routed
+
+    def _blocks(
+        self,
+        partition: int,
+        covered: tuple[int, int],
+        events: list[tuple[int, Event]],
+        projection: Projection,
+        routed: Routed,
+    ) -> None:
+        """One block per target partition, of events whose offsets they cover."""
+        columns = Columns.of(projection.updates(events))
         routed.counts["updates"] += len(columns)
         targets = np.array(
             [partition_of(key, self._settings.targets) for key in columns.keys], np.int64
@@ -81,8 +104,8 @@ class Router:
                 plan=projection.plan.version,
                 generation=self._generation,
                 source=partition,
-                first=records[0].offset,
-                last=records[-1].offset,
+                first=covered[0],
+                last=covered[1],
                 incarnation=self._incarnation,
                 sequence=self._sequence[target],
             )
@@ -90,7 +113,6 @@ class Router:
             content = encode_block(Block(header, part))
             routed.outgoing.append(Outgoing(self._settings.updates, None, content, target))
             routed.counts["blocks"] += 1
-        return routed
 
     def _accepted(
         self, partition: int, records: Sequence[Record], projection: Projection, routed: Routed
@@ -130,3 +152,21 @@ class Router:
         routed.counts["dead"] += 1
         settings = self._settings
         routed.outgoing.append(dead_letter(settings.dead_letters, settings.events, record, reason))
+
+
+def _pieces(
+    events: Sequence[tuple[int, Event]], sizes: Mapping[int, int], views: int
+) -> Iterator[list[tuple[int, Event]]]:
+    """The events in runs that fit into one block even if all went to one target."""
+    piece: list[tuple[int, Event]] = []
+    weight = 0
+    for offset, event in events:
+        facts = len(event.items) if isinstance(event, ImpressionEvent) else 1
+        more = facts * views * UPDATE_BYTES + 2 * sizes[offset]  # an id stands in keys and texts
+        if piece and weight + more > BLOCK_BYTES:
+            yield piece
+            piece, weight = [], 0
+        piece.append((offset, event))
+        weight += more
+    if piece:
+        yield piece

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 
+from features.errors import HeadraceError
 from features.plan import PlanSource
 from features.row_store import RowStore
 from features.spec import Plan
@@ -42,6 +43,7 @@ class RouteWorker:
         self._activations: dict[int, Activations] = {}
         self._resume_at: dict[int, int] = {}
         self._plan: Plan = plans.read()
+        self._seen = self._plan.version
         self._plan_refresh_s = plan_refresh_ms / 1000
         self._plan_read_at = time.monotonic()
         self.joined = False
@@ -116,8 +118,14 @@ class RouteWorker:
         if time.monotonic() - self._plan_read_at < self._plan_refresh_s:
             return
         self._plan_read_at = time.monotonic()
-        plan = self._plans.read()
-        if plan.version == self._plan.version:
+        try:
+            plan = self._plans.read()
+        except HeadraceError as error:
+            log.warning("the registry cannot be used, the plan stays: %s", error)
+            return
+        # `feast apply` writes object by object: a plan counts once it has stood for two looks.
+        settled, self._seen = plan.version == self._seen, plan.version
+        if plan.version == self._plan.version or not settled:
             return
         self._plan = plan
         for partition, activations in self._activations.items():

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from features.errors import HeadraceError, Refused, Unavailable
+from features.errors import HeadraceError, Refused
 from features.plan import FeatureRepo, PlanSource
 from features.redis_rows import RedisRows
 from streaming.aggregate import Aggregator
@@ -134,7 +134,7 @@ def _run(
                 raise
             except HeadraceError as error:
                 current.clear()
-                failures = 0 if time.monotonic() - began > 30 else failures + 1
+                failures = 1 if time.monotonic() - began > 30 else failures + 1
                 pause = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
                 log.warning("%s: %s; starts again in %s s", process, error, pause)
                 _pause(pause, stopping)
@@ -168,6 +168,3 @@ def _pause(seconds: float, stopping: Callable[[], bool]) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until and not stopping():
         time.sleep(0.05)
-
-
-__all__ = ["Unavailable", "open_broker", "open_store", "run_aggregate", "run_route"]

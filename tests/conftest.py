@@ -1,14 +1,23 @@
 """The servers that tests share, real ones from wheels, and clean ground for each test."""
 
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
+from hypothesis import settings
 
 from deploy import servers
+from deploy.feature_store import SETTINGS, applying, write_settings
 from deploy.ports import HOST, free_port
 from deploy.processes import running
+
+# A kernel compiles inside the first example, which no deadline per example can allow for.
+settings.register_profile("kernels", deadline=None)
+settings.load_profile("kernels")
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +44,25 @@ def empty_valkey(valkey: str) -> str:
         client.function_flush()
         client.script_flush()
     return valkey
+
+
+@pytest.fixture(scope="session")
+def applied_repo(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of our feature repository, with a project of its own, that `feast apply` has been
+    run on; its online store is the shared Valkey."""
+    folder = tmp_path_factory.mktemp("applied")
+    repo = folder / "repo"
+    ours = Path(__file__).parents[1] / "feature_repo"
+    shutil.copytree(ours, repo, ignore=shutil.ignore_patterns("*.db", "__pycache__"))
+    settings_file = repo / SETTINGS
+    port = urlsplit(valkey).port
+    assert port is not None
+    write_settings(repo, settings_file, port)
+    project = settings_file.read_text().replace("project: headrace", "project: tests")
+    settings_file.write_text(project)
+    with applying(repo, settings_file, folder / "apply.log") as wait:
+        wait()
+    return repo
 
 
 @pytest.fixture

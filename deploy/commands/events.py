@@ -2,8 +2,9 @@
 
 import itertools
 import json
+import runpy
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -23,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from features.events import Event
     from streaming.records import RecordSink
 
 T = TypeVar("T")
@@ -88,7 +90,9 @@ def check(
 
 
 def adapt(
-    name: Annotated[str, typer.Argument(help="kuairand, ranklens or movielens.")],
+    name: Annotated[
+        str, typer.Argument(help="kuairand, ranklens, movielens, or a file of your own (NAME.py).")
+    ],
     folder: Annotated[Path, typer.Argument(help="Where the data set's own files are.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The file to write; gzipped if it ends in .gz.")
@@ -102,12 +106,11 @@ def adapt(
 ) -> None:
     """Turn a data set into a file of events.
 
-    An adapter of your own is one small file, streaming/adapters/NAME.py,
-    with one function `events(folder: Path) -> Iterator[Event]` that yields
-    the classes of features/events.py in the order of event_time (items and
-    users before their first use), and one line in
-    streaming/adapters/__init__.py. Take streaming/adapters/movielens.py as
-    the pattern, and `headrace events check` to see that the result is good.
+    An adapter of your own is one small Python file with one function,
+    `events(folder: Path) -> Iterator[Event]`, that yields the classes of
+    features/events.py in the order of event_time (items and users before
+    their first use). Take streaming/adapters/movielens.py as the pattern,
+    and `headrace events check` to see that the result is good.
     """
     from pydantic import ValidationError
 
@@ -115,13 +118,15 @@ def adapt(
     from streaming.adapters import ADAPTERS, movielens
     from streaming.event_file import write_events
 
-    if name not in ADAPTERS:
-        raise BadInput(f"no adapter {name!r}; there are {', '.join(sorted(ADAPTERS))}")
+    adapter = _own_adapter(Path(name)) if name.endswith(".py") else ADAPTERS.get(name)
+    if adapter is None:
+        known = ", ".join(sorted(ADAPTERS))
+        raise BadInput(f"no adapter {name!r}; there are {known}, or name a file that ends in .py")
     if fetch:
         if name != "movielens":
             raise BadInput(f"{name} cannot be fetched, only movielens; leave out --fetch")
         movielens.fetch(folder)
-    events = itertools.islice(ADAPTERS[name](folder), limit)
+    events = itertools.islice(adapter(folder), limit)
     with _progress(None) as bar:
         task = bar.add_task(f"adapting {name}", total=None, done=0)
         try:
@@ -130,6 +135,18 @@ def adapt(
             raise BadInput(f"{name} in {folder} holds what is no event: {error}") from error
         bar.update(task, total=count, completed=count, done=count)
     Console().print(f"{count:,} events written to {escape(str(output))}", soft_wrap=True)
+
+
+def _own_adapter(file: Path) -> Callable[[Path], "Iterator[Event]"]:
+    """The function `events` of a Python file."""
+    from features.errors import BadInput
+
+    if not file.is_file():
+        raise BadInput(f"no file {file}")
+    adapter: Callable[[Path], Iterator[Event]] | None = runpy.run_path(str(file)).get("events")
+    if adapter is None:
+        raise BadInput(f"{file} has no function `events(folder)`")
+    return adapter
 
 
 def send(
@@ -141,14 +158,17 @@ def send(
 ) -> None:
     """Send a file of events to Kafka, keyed by user or item, and wait until all are acknowledged.
 
-    Stops at the first bad line; what is before it has been sent.
+    Stops at the first bad line; what is before it has been sent. TLS and SASL come from the
+    HEADRACE_KAFKA_* settings.
     """
     from features.errors import BadInput
-    from streaming.kafka import open_sink
+    from streaming.kafka import Broker, quiet_logs
+    from streaming.settings import StreamingSettings
 
     if not file.is_file():
         raise BadInput(f"no file {file}")
-    sink = open_sink(kafka)
+    quiet_logs()
+    sink = Broker(kafka, StreamingSettings().kafka_security()).sink()
     try:
         with _progress(file.stat().st_size) as bar:
             count = send_file(file, sink, topic, bar)

@@ -1,8 +1,9 @@
 """The commands that learn and ask: `train` and `rank`."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from ranker.rows import RowMaker
     from ranker.training import HeadSpec
     from streaming.replay import Request, Timeline
+
+DAY_MS = 86_400_000
+REASONS_SHOWN = 3
 
 
 def train(
@@ -128,7 +132,16 @@ def rank(
     ] = None,
     surface: Annotated[str, typer.Option("--surface")] = "home",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=500)] = 10,
-    explain: Annotated[bool, typer.Option("--explain", help="Say why.")] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="Say why: the three strongest reasons; all of them with --json."
+        ),
+    ] = False,
+    features: Annotated[
+        bool, typer.Option("--features", help="With --json: every feature of every item.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as it came.")] = False,
     url: Annotated[
         str, typer.Option("--url", envvar="HEADRACE_RANKER", help="Where the ranker listens.")
     ] = "http://127.0.0.1:8080",
@@ -144,6 +157,7 @@ def rank(
         "limit": limit,
         "candidates": candidate,
         "explain": explain,
+        "features": features,
     }
     try:
         answer = httpx.post(f"{url}/v1/rank", json=body, timeout=10.0)
@@ -154,11 +168,17 @@ def rank(
     if answer.status_code != 200:
         raise BadInput(f"the ranker refused: {answer.text}")
     feed = answer.json()
+    if as_json:
+        typer.echo(json.dumps(feed, indent=2))
+    else:
+        _print_feed(feed, explain)
+
+
+def _print_feed(feed: dict[str, Any], explain: bool) -> None:
     table = Table("#", "item", "score", "author", "why" if explain else "categories")
     for item in feed["items"]:
-        why = "; ".join(
-            f"{reason['says']} {reason['contribution']:+.2f}" for reason in item["reasons"] or []
-        )
+        strongest = (item["reasons"] or [])[:REASONS_SHOWN]
+        why = "; ".join(f"{one['says']} {one['contribution']:+.2f}" for one in strongest)
         table.add_row(
             str(item["position"]),
             item["item_id"],
@@ -169,7 +189,16 @@ def rank(
     console = Console()
     console.print(table)
     age = feed["freshness"]["user_age_ms"]
-    known = "unknown user" if age is None else f"newest event of the user {age:,} ms ago"
+    known = "unknown user" if age is None else f"newest event of the user {_ago(age)}"
     console.print(f"model {feed['model']}; {known}; took {feed['took_ms']:.1f} ms")
     for stage in feed["degraded"]:
         console.print(f"[yellow]degraded[/] {stage}")
+
+
+def _ago(age_ms: int) -> str:
+    """An age in the unit that reads best."""
+    if age_ms < 10_000:
+        return f"{age_ms:,} ms ago"
+    if age_ms < DAY_MS:
+        return f"{age_ms / 1000:,.0f} s ago"
+    return f"{age_ms / DAY_MS:,.0f} days ago"

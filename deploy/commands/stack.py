@@ -71,7 +71,7 @@ def down(data: Data = DATA) -> None:
 
 def env(data: Data = DATA) -> None:
     """Print the stack's settings as export lines for a shell."""
-    stack = stack_file.load(data)
+    stack = stack_file.load(data.resolve())  # paths that hold wherever the shell goes
     if stack is None:
         raise BadInput(f"nothing runs in {data}: headrace up{_data_option(data)}")
     for name, value in local.settings(stack).items():

@@ -26,8 +26,9 @@ def ranker() -> None:
     from ranker.settings import RankerSettings
     from ranker.wiring import run_ranker
 
-    logging.basicConfig(level=logging.INFO, format=_FORMAT)
-    run_ranker(RankerSettings())
+    settings = RankerSettings()
+    logging.basicConfig(level=settings.log_level, format=_FORMAT)
+    run_ranker(settings)
 
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"

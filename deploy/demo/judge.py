@@ -4,7 +4,7 @@ Requests are ranked by the live service at the time they happened, with the even
 current step in its state; the baselines know exactly the same events.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -37,9 +37,9 @@ class Known:
                 self.created[event.item_id] = event.created_at or 0
 
     def actions(self, item: str, now: int, window_ms: int) -> int:
-        """How often an item was acted upon in a window before now."""
+        """How often an item was acted upon in a window that ends before now."""
         times = self.acted.get(item, [])
-        return bisect_right(times, now) - bisect_left(times, now - window_ms)
+        return bisect_left(times, now) - bisect_left(times, now - window_ms)
 
 
 @dataclass(slots=True)

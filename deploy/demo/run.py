@@ -82,8 +82,15 @@ def _play(data: Path, repo: Path, stack: Stack, recording: Recording, console: C
         console.rule("5 · a click, and what it moves")
         effect = _click(early, now, stream, ranker, console)
         picture = data / "demo.png"
-        names = [[item.item_id for item in feed] for feed in (effect.before, effect.after)]
-        draw(picture, recording.title, quality, *names, effect.clicked, effect.took_ms)
+        draw(
+            picture,
+            recording.title,
+            quality,
+            [item.item_id for item in effect.before],
+            [item.item_id for item in effect.after],
+            effect.clicked,
+            effect.took_ms,
+        )
         console.print(f"picture: {picture}")
     finally:
         sink.close()
@@ -228,10 +235,10 @@ def _print_feeds(
         was = "new in the feed" if old is None else f"place {old.position}, {old.score:.3f}"
         moved.add_row(str(item.position), item.item_id, f"{item.score:.3f}", was)
     console.print(moved)
-    age = after.freshness.user_age_ms
+    fresh = after.freshness
     console.print(
-        f"{took_ms:.0f} ms from sending the click to Kafka until it changed the ranking "
-        f"(features of the user are {age} ms old, of items {after.freshness.item_staleness_ms:.0f} ms)"
+        f"{took_ms:.0f} ms from sending the click to Kafka until it changed the ranking (features "
+        f"of the user are {fresh.user_age_ms} ms old, of items {fresh.item_staleness_ms:.0f} ms)"
     )
 
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import httpx
 from rich.console import Console
@@ -15,6 +15,7 @@ from streaming.records import Outgoing, RecordSink
 
 BATCH = 5_000
 STALLED_S = 60.0
+POLL_INTERVAL_S = 0.005
 _TOTAL = re.compile(
     r'^headrace_events_total\{kind="(\w+)",process="\w+"\} ([\d.e+]+)$', re.MULTILINE
 )
@@ -50,10 +51,14 @@ class Stream:
             return self._sent
         return int(routed * min(1.0, done / made)) if made else 0
 
-    def wait(self) -> None:
-        """Return when everything sent is visible in Redis."""
+    def wait(self, show: Callable[[int], None] = lambda folded: None) -> None:
+        """Return when everything sent is visible in Redis; tells how many are, meanwhile.
+
+        Raises Unavailable when none has been folded for a minute.
+        """
         best, since = -1, time.monotonic()
         while (folded := self.folded()) < self._sent:
+            show(folded)
             if folded > best:
                 best, since = folded, time.monotonic()
             if time.monotonic() - since > STALLED_S:
@@ -61,7 +66,7 @@ class Stream:
                     f"{self._sent - folded:,} events are not folded after {STALLED_S:.0f} s: "
                     "see the logs of route and aggregate in the data folder"
                 )
-            time.sleep(0.005)
+            time.sleep(POLL_INTERVAL_S)
 
     def play(self, events: Sequence[Event], console: Console) -> float:
         """Stream events at full speed with a bar; returns the seconds until all are folded."""
@@ -80,14 +85,17 @@ class Stream:
                 self.send(events[start : start + BATCH])
                 _show(bar, sent, self._sent - before, began)
                 _show(bar, folded, max(0, self.folded() - before), began)
-            while (done := self.folded()) < self._sent:
-                _show(bar, folded, max(0, done - before), began)
-                time.sleep(0.05)
+            self.wait(lambda done: _show(bar, folded, max(0, done - before), began))
             _show(bar, folded, len(events), began)
         return time.monotonic() - began
 
     def _totals(self, process: str) -> dict[str, int]:
-        text = httpx.get(self._urls[process], timeout=5.0).text
+        try:
+            text = httpx.get(self._urls[process], timeout=5.0).text
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"{process} does not answer ({error}): see its log in the data folder"
+            ) from error
         return {kind: int(float(amount)) for kind, amount in _TOTAL.findall(text)}
 
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import warnings
 
 from tests.benchmarks.report import print_result
 
@@ -14,6 +15,9 @@ def main(arguments: list[str]) -> int:
         print(f"usage: python -m tests.benchmarks NAME, one of: {', '.join(BENCHMARKS)}")
         return 2
     benchmark = importlib.import_module(f"tests.benchmarks.{arguments[0]}")
+    # Feast and kafka-python warn of themselves; figures are all that is wanted here.
+    warnings.filterwarnings("ignore", "Stream feature views are experimental", RuntimeWarning)
+    warnings.filterwarnings("ignore", "(read|open)_text is deprecated", DeprecationWarning)
     print_result(benchmark.run(full=os.environ.get("FULL", "0") == "1"))
     return 0
 

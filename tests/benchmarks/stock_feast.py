@@ -1,0 +1,204 @@
+"""The yardsticks of `rank` and `ingest`: stock Feast, used as its own documentation says."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pandas as pd
+from feast import FeatureStore, FeatureView, FileSource, PushSource
+
+from features.as_of_kernels import Floats
+from features.candidates import ITEM_KEY, USER_KEY
+from features.spec import (
+    ActivityView,
+    AffinityFeature,
+    AgeFeature,
+    CodeFeature,
+    ContextFeature,
+    CountFeature,
+    DecayedFeature,
+    Feature,
+    LatestView,
+    Metric,
+    Plan,
+    RateFeature,
+    RecencyFeature,
+    SimilarityFeature,
+    SinceFeature,
+    TrendFeature,
+    ValueFeature,
+    Window,
+)
+
+REQUEST_KEYS = (USER_KEY, "surface")
+"""Entities of which a request has one; of the others it has one for each candidate."""
+
+
+class StockRanker:
+    """`get_online_features` of what our features read, then `Booster.predict`.
+
+    Two calls, because it is quicker for Feast than one that repeats the user's lists for every
+    candidate: the user's and the surface's fields for one row, then the item's, its author's and
+    its category's for all candidates. Ids of authors and categories are given to it, which we look
+    up. No feature is computed from what comes back: that too is given, as a matrix.
+    """
+
+    def __init__(
+        self, repo: Path, plan: Plan, service: str, booster: lightgbm.Booster, matrix: Floats
+    ) -> None:
+        self._store = FeatureStore(repo_path=str(repo))
+        self._booster = booster
+        self._matrix = matrix
+        views = {view.name: view for view in plan.views}
+        read = fields_read(plan, service)
+        self.of_request, self.of_candidate = (
+            [
+                f"{view}:{field}"
+                for view, fields in read.items()
+                if (views[view].entity.join_key in REQUEST_KEYS) == once
+                for field in fields
+            ]
+            for once in (True, False)
+        )
+
+    def rank(self, user_id: str, surface: str, candidates: Sequence[Mapping[str, str]]) -> Any:
+        """Scores of candidates, each given as its ids by join key."""
+        for fields, entities in (
+            (self.of_request, [{USER_KEY: user_id, "surface": surface}]),
+            (self.of_candidate, [dict(ids) for ids in candidates]),
+        ):
+            self._store.get_online_features(fields, entities, full_feature_names=True)
+        return self._booster.predict(self._matrix)
+
+    def found(self, candidates: Sequence[Mapping[str, str]]) -> int:
+        """How many of the candidates Feast finds an impression count for: all, if all is well."""
+        (total,) = (f for f in self.of_candidate if f == "item_activity:impression_total")
+        answer = self._store.get_online_features([total], [dict(ids) for ids in candidates])
+        return sum(value is not None for value in answer.to_dict()["impression_total"])
+
+
+def fields_read(plan: Plan, service: str) -> dict[str, list[str]]:
+    """View → the stored fields that the features of a service are computed from."""
+    views = {view.name: view for view in plan.views}
+    found: dict[str, dict[str, None]] = {}
+    for _, feature in plan.service_features(service):
+        if isinstance(feature, ContextFeature):
+            continue
+        view = views[feature.view]
+        fields = found.setdefault(view.name, {})
+        if isinstance(view, LatestView):
+            assert isinstance(feature, ValueFeature | CodeFeature | AgeFeature)
+            fields[feature.field] = None
+            continue
+        fields |= dict.fromkeys(_fields_of(view, feature))
+        if isinstance(feature, SimilarityFeature | AffinityFeature | SinceFeature):
+            for profile in plan.latest:
+                if profile.entity.join_key == ITEM_KEY:
+                    wanted = ("embedding", "author_id", "categories")
+                    named = [f.name for f in profile.fields if f.path in wanted]
+                    found.setdefault(profile.name, {}).update(dict.fromkeys(named))
+    return {view: list(fields) for view, fields in found.items()}
+
+
+def _fields_of(view: ActivityView, feature: Feature) -> list[str]:
+    """The stored fields that one feature of an activity view reads."""
+    if isinstance(feature, RecencyFeature):
+        name = view.first_seen if feature.of == "first" else view.last_seen
+        return [name] if name else []
+    if isinstance(feature, SimilarityFeature | AffinityFeature | SinceFeature):
+        (sequence,) = (s for s in view.sequences if s.name == feature.sequence)
+        key = "item" if isinstance(feature, SimilarityFeature) else feature.key
+        columns = [c for c in ("action", key) if c in sequence.columns]
+        return [sequence.field(column) for column in ("time", *columns)]
+    assert isinstance(feature, CountFeature | RateFeature | DecayedFeature | TrendFeature)
+    pairs: list[tuple[Metric, Window | None]] = [(feature.metric, feature.window)]
+    if isinstance(feature, RateFeature):
+        pairs.append((feature.per, feature.window))
+    if isinstance(feature, TrendFeature):
+        pairs.append((feature.metric, feature.long))
+    return [_counter(view, metric, window) for metric, window in pairs]
+
+
+def _counter(view: ActivityView, metric: Metric, window: Window | None) -> str:
+    if window is None:
+        return next(total.field for total in view.totals if total.metric == metric)
+    return next(
+        ring.field
+        for ring in view.rings
+        if ring.metric == metric and ring.width_ms == window.width_ms
+    )
+
+
+class StockWriter:
+    """`FeatureStore.push` of final rows, a batch of one view at a time.
+
+    Stock Feast pushes to views whose stream is a `PushSource`. So the views are declared once
+    more, with the same entities and fields, as plain `FeatureView`s in a project of their own; the
+    values are those that stock Feast reads from the rows we wrote.
+    """
+
+    PROJECT = "pushed"
+
+    def __init__(self, repo: Path, folder: Path) -> None:
+        self._ours = FeatureStore(repo_path=str(repo))
+        config = self._ours.config.model_copy(deep=True)
+        config.project = self.PROJECT
+        config.registry.path = f"sqlite:///{folder}/pushed.db"
+        self._stock = FeatureStore(config=config)
+        entities = {entity.name: entity for entity in self._ours.list_entities()}
+        views = []
+        for view in self._ours.list_stream_feature_views():
+            archive = FileSource(
+                name=f"{view.name}_archive",
+                path=str(folder / "archive.parquet"),
+                timestamp_field="event_time",
+            )
+            views.append(
+                FeatureView(
+                    name=view.name,
+                    entities=[entities[name] for name in view.entities],
+                    schema=view.schema,
+                    source=PushSource(name=f"{view.name}_push", batch_source=archive),
+                )
+            )
+        self._stock.apply([*entities.values(), *views])
+        self._fields = {view.name: [field.name for field in view.features] for view in views}
+
+    def rows(self, view: str, join_key: str, ids: Sequence[str]) -> pd.DataFrame:
+        """Stored rows of a view, as they are to be pushed."""
+        fields = [f"{view}:{field}" for field in self._fields[view]]
+        answer = self._ours.get_online_features(fields, [{join_key: i} for i in ids])
+        frame = pd.DataFrame(answer.to_dict())
+        frame["event_time"] = datetime.now(UTC)
+        return frame
+
+    def push(self, view: str, frame: pd.DataFrame, batch_rows: int) -> float:
+        """Seconds it takes to push the rows in batches."""
+        batches = [frame[at : at + batch_rows] for at in range(0, len(frame), batch_rows)]
+        began = time.perf_counter()
+        for batch in batches:
+            self._stock.push(f"{view}_push", batch)
+        return time.perf_counter() - began
+
+    def differs(self, view: str, join_key: str, frame: pd.DataFrame) -> int:
+        """How many pushed rows read back otherwise than they were: none, if all is well."""
+        fields = [f"{view}:{field}" for field in self._fields[view]]
+        keys = [{join_key: i} for i in frame[join_key]]
+        answer = self._stock.get_online_features(fields, keys)
+        back = pd.DataFrame(answer.to_dict())[[join_key, *self._fields[view]]]
+        sent, found = (
+            [[_plain(value) for value in row] for row in one[back.columns].to_numpy().tolist()]
+            for one in (frame, back)
+        )
+        return sum(a != b for a, b in zip(sent, found, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    """A value as it compares: pandas says NaN, or nothing, where Feast says None."""
+    if isinstance(value, list | np.ndarray):
+        return list(value) or None
+    return None if value is None or value != value else value

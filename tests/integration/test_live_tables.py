@@ -1,0 +1,287 @@
+"""The ranker's live tables over a real Valkey: nothing that is written there is missed."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+import redis
+import redis.asyncio
+
+from deploy import servers
+from deploy.ports import HOST, free_port
+from deploy.processes import running
+from features.entities import RowWrite
+from features.errors import Unavailable
+from features.redis_rows import RedisRows
+from ranker.live_feed import redis_feeds
+from ranker.live_tables import LiveTables
+from ranker.user_rows import UserRows
+from tests.plans import PLAN, World
+from tests.stored import feed_events, held, many_items, writes_of
+from tests.waiting import until
+
+INDEXED = ("item_id", "author_id")
+MANY = 10_000
+PACE_S = 1.0
+
+
+@pytest.fixture
+def rows(empty_valkey: str) -> Iterator[RedisRows]:
+    store = RedisRows(empty_valkey, PLAN.project, INDEXED, "none")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def client(empty_valkey: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(empty_valkey) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def following(url: str, staleness_ms: int = 250) -> Iterator[LiveTables]:
+    live = LiveTables(PLAN, redis_feeds(url), staleness_ms=staleness_ms)
+    try:
+        yield live
+    finally:
+        live.stop()
+
+
+def equal(live: LiveTables, rows: RedisRows) -> bool:
+    with live.lock:
+        return all(
+            held(table) == {k: c for k in keys if (c := found[k])}
+            for join_key, table in live.tables.items()
+            for keys in [rows.keys(join_key)]
+            for found in [dict(zip(keys, rows.read(keys), strict=True))]
+        )
+
+
+def keys_held(live: LiveTables) -> set[bytes]:
+    with live.lock:
+        return {key for table in live.tables.values() for key in held(table)}
+
+
+def newer(world: World, start: int, count: int = 200) -> list[RowWrite]:
+    """The writes of what a world is after more events."""
+    return writes_of(world.fold(feed_events(count, start)), start + 1, INDEXED)
+
+
+def fresh(live: LiveTables, rows: RedisRows) -> None:
+    """Wait until all is told and applied, then the tables must equal the store."""
+    until(lambda: live.degraded is None and live.staleness_ms() == 0 and equal(live, rows), 15)
+
+
+def test_all_rows_are_loaded_and_every_change_follows_within_the_bound(
+    empty_valkey: str, rows: RedisRows
+) -> None:
+    world = World()
+    rows.write(newer(world, 0))
+    with following(empty_valkey) as live:
+        assert live.start(20)
+        assert live.rows_loaded == 110
+        assert equal(live, rows)
+        took = []
+        for round_ in range(1, 11):
+            (write,) = [w for w in newer(world, round_ * 1000, 1) if b"item_id" in w.key][:1]
+            rows.write([write])
+            item = live.tables["item_id"].find(write.key)
+            assert item is not None
+            took.append(until(lambda i=item, m=write.marker: _marker(live, i) == m))  # type: ignore[misc]
+        assert max(took) < 0.25, took
+
+
+def test_ten_thousand_rows_in_a_second_are_applied_within_the_bound(
+    empty_valkey: str, rows: RedisRows
+) -> None:
+    writes = writes_of(World().fold(many_items(MANY)), 1, ["item_id"])
+    assert len(writes) == MANY
+    with following(empty_valkey, staleness_ms=1000) as live:
+        live.start(20)
+        began, oldest_ms = time.monotonic(), 0.0
+        for start in range(0, MANY, 250):
+            rows.write(writes[start : start + 250])
+            oldest_ms = max(oldest_ms, live.staleness_ms())
+            due = began + PACE_S * start / MANY
+            until(lambda due=due: time.monotonic() >= due)  # type: ignore[misc]
+        written_s = time.monotonic() - began
+        caught_up_s = until(lambda: live.refreshed >= MANY and live.staleness_ms() == 0)
+        assert equal(live, rows)
+        print(f"written in {written_s:.2f} s, oldest {oldest_ms:.0f} ms, then {caught_up_s:.3f} s")
+        assert oldest_ms < 1000
+        assert caught_up_s < 1.0
+        assert live.generation == 1
+
+
+def test_new_rows_appear_and_deleted_ones_vanish(
+    empty_valkey: str, rows: RedisRows, client: redis.Redis
+) -> None:
+    with following(empty_valkey) as live:
+        live.start(20)
+        assert not len(live.tables["item_id"])
+        writes = newer(World(), 0)
+        rows.write(writes)
+        fresh(live, rows)
+        assert len(keys_held(live)) == 110
+        gone = writes[3].key
+        client.delete(gone)
+        until(lambda: gone not in keys_held(live))
+        fresh(live, rows)
+
+
+def test_flushing_the_store_empties_the_tables(
+    empty_valkey: str, rows: RedisRows, client: redis.Redis
+) -> None:
+    rows.write(newer(World(), 0))
+    with following(empty_valkey) as live:
+        live.start(20)
+        client.flushdb()
+        until(lambda: not len(live.tables["item_id"]))
+        rows.write(newer(World(), 0))
+        fresh(live, rows)
+
+
+def test_rows_of_other_projects_and_other_types_do_no_harm(
+    empty_valkey: str, rows: RedisRows, client: redis.Redis
+) -> None:
+    world = World()
+    writes = newer(world, 0)
+    rows.write(writes)
+    client.delete(writes[0].key)
+    client.set(writes[0].key, "not a hash")
+    with following(empty_valkey) as live:
+        live.start(20)
+        table = live.tables["item_id"]
+        count = len(table)
+        other = World(PLAN.model_validate(PLAN.model_dump() | {"project": "another"}))
+        rows.write(writes_of(other.fold(feed_events(50)), 1, INDEXED))
+        client.set(writes[1].key, "not a hash")
+        rows.write(newer(world, 5000)[2:])
+        until(lambda: live.refreshed > 100 and live.staleness_ms() == 0)
+        assert live.degraded is None
+        assert count <= len(table) <= 100
+        assert writes[1].key not in keys_held(live)
+
+
+def test_a_killed_tracking_connection_is_made_up_for(
+    empty_valkey: str, rows: RedisRows, client: redis.Redis
+) -> None:
+    world = World()
+    rows.write(newer(world, 0))
+    with following(empty_valkey) as live:
+        live.start(20)
+        for round_ in range(1, 4):
+            generation = live.generation
+            _kill_trackers(client)
+            rows.write(newer(world, round_ * 1000))
+            until(lambda g=generation: live.generation > g, what="for a reload")  # type: ignore[misc]
+            fresh(live, rows)
+
+
+def test_a_restart_of_the_store_is_survived(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "valkey.log"
+    url = f"redis://{HOST}:{port}/0"
+    world = World()
+    with contextlib.ExitStack() as stack:
+        with running(servers.valkey(port, tmp_path), log):
+            _write(url, newer(world, 0))
+            live = stack.enter_context(following(url))
+            assert live.start(20)
+        until(lambda: not live.connected)
+        assert "read again" in (live.degraded or "")
+        assert len(held(live.tables["item_id"])) == 100
+        with running(servers.valkey(port, tmp_path), log):
+            _write(url, newer(world, 1000))
+            until(lambda: live.connected, 20)
+            with contextlib.closing(RedisRows(url, PLAN.project, INDEXED, "none")) as rows:
+                fresh(live, rows)
+
+
+def test_the_password_of_the_url_is_never_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    url = f"redis://:topsecret@{HOST}:{port}/0"
+    with following(url) as live:
+        assert not live.start(0.1)
+        until(lambda: "Connection refused" in (live.degraded or ""))
+        with running(servers.valkey(port, tmp_path), tmp_path / "log"):  # asks for no password
+            until(lambda: "does not let the ranker in" in (live.degraded or ""))
+        said = (live.degraded or "") + caplog.text
+    assert "topsecret" not in said
+
+
+def test_a_user_row_is_read_with_the_codes_of_the_live_tables(
+    empty_valkey: str, rows: RedisRows
+) -> None:
+    world = World().fold(feed_events(200))
+    rows.write(writes_of(world, 7))
+
+    async def read(*users: str) -> None:
+        async with redis.asyncio.Redis.from_url(empty_valkey) as client:
+            user_rows = UserRows(client, live, 1000)
+            known, unknown = [await user_rows.read(user) for user in users]
+            assert known.row == 0
+            assert known.marker is not None
+            assert (known.marker.offset, known.newest) == (7, 199)
+            recent = known.table.tables["user_activity"].entries(0, 0)  # type: ignore[union-attr]
+            items = live.tables["item_id"].rows_of_codes(recent[:, 2])
+            assert [live.tables["item_id"].ids[i] for i in items] == [
+                f"i{i % 100}" for i in range(164, 200, 7)
+            ]
+            assert (unknown.row, unknown.marker, unknown.newest) == (-1, None, None)
+            assert user_rows.nobody().row == -1
+            assert user_rows.current(known) is known
+            generation = live.generation
+            rows_client.flushdb()
+            await asyncio.to_thread(until, lambda: live.generation > generation)
+            again = user_rows.current(known)
+            assert again.table.strings is live.strings
+            assert again.newest == known.newest
+
+    with following(empty_valkey) as live, redis.Redis.from_url(empty_valkey) as rows_client:
+        live.start(20)
+        asyncio.run(read("u3", "never seen"))
+
+
+def test_a_user_row_that_is_late_or_away_is_unavailable(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"redis://{HOST}:{port}/0"
+
+    async def read(deadline_ms: int) -> float:
+        began = time.monotonic()
+        async with redis.asyncio.Redis.from_url(url) as client:
+            with pytest.raises(Unavailable):
+                await UserRows(client, live, deadline_ms).read("u1")
+        return time.monotonic() - began
+
+    live = LiveTables(PLAN, redis_feeds(url))
+    asyncio.run(read(50))
+    with (
+        running(servers.valkey(port, tmp_path), tmp_path / "log"),
+        redis.Redis.from_url(url) as client,
+    ):
+        client.client_pause(3000)
+        assert asyncio.run(read(50)) < 1.0
+
+
+def _marker(live: LiveTables, row: int) -> object:
+    return live.tables["item_id"].markers[row]
+
+
+def _kill_trackers(client: redis.Redis) -> None:
+    killed = 0
+    for connection in cast(list[dict[str, str]], client.client_list()):
+        if "t" in connection["flags"]:
+            client.client_kill_filter(_id=connection["id"])
+            killed += 1
+    assert killed == 1
+
+
+def _write(url: str, writes: list[RowWrite]) -> None:
+    with contextlib.closing(RedisRows(url, PLAN.project, INDEXED, "none")) as rows:
+        assert all(rows.write(writes))

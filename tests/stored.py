@@ -1,0 +1,97 @@
+"""Rows between tables and stores, for tests: what a folded world writes, what a table holds."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from features.activity import ActivityTable
+from features.codec import MARKER_FIELD
+from features.entities import EntityTable, Hash, RowWrite
+from features.events import EngagementEvent, Event, ItemEvent
+from features.layout import NEVER, Ints
+from features.marker import Marker
+from tests.plans import World
+
+
+def feed_events(count: int, start: int = 0) -> Iterator[Event]:
+    """Items (100 of them, in turn) and clicks on them by 7 users, with authors 0 to 9."""
+    for i in range(start, start + count):
+        item, author = f"i{i % 100}", str(i % 10)
+        yield ItemEvent(
+            type="item",
+            event_id=f"item{i}",
+            event_time=i,
+            item_id=item,
+            author_id=author,
+            categories=[f"c{i % 13}"],
+            created_at=i,
+            attributes={"duration_ms": i / 8},
+            embedding=[i / 4, -1.0, 0.5],
+        )
+        yield EngagementEvent(
+            type="engagement",
+            event_id=f"click{i}",
+            event_time=i,
+            user_id=f"u{i % 7}",
+            item_id=item,
+            action="click",
+            author_id=author,
+            value=i,
+        )
+
+
+def many_items(count: int) -> Iterator[Event]:
+    """As many items, each with an embedding of 64 dimensions and one click."""
+    for i in range(count):
+        yield ItemEvent(
+            type="item",
+            event_id=f"item{i}",
+            event_time=i,
+            item_id=f"many{i}",
+            author_id=f"{i % 500}",
+            embedding=[i / 7 + d for d in range(64)],
+        )
+        yield EngagementEvent(
+            type="engagement",
+            event_id=f"click{i}",
+            event_time=i,
+            user_id="u",
+            item_id=f"many{i}",
+            action="click",
+        )
+
+
+def writes_of(world: World, offset: int, join_keys: Iterable[str] = ()) -> list[RowWrite]:
+    """The writes of all rows of a world (or of some entities), marked with an offset."""
+    writes: list[RowWrite] = []
+    for join_key in join_keys or world.tables:
+        table = world.tables[join_key]
+        table.markers[:] = [Marker(1, 0, offset)] * len(table)
+        writes += table.writes(_known(table))
+    return writes
+
+
+def held(table: EntityTable) -> dict[bytes, Hash]:
+    """What a table holds, as the hashes a store would hold; empty rows are left out."""
+    known = _known(table)
+    for rows in known.values():
+        for row in rows.tolist():
+            assert table.markers[row] is not None, f"row {table.keys[row]!r} lost its marker"
+    return {
+        w.key: {
+            **dict(zip(w.fields[::2], w.fields[1::2], strict=True)),
+            MARKER_FIELD: w.marker.encode(),
+        }
+        for w in table.writes(known)
+    }
+
+
+def _known(table: EntityTable) -> dict[str, Ints]:
+    count = len(table)
+    found = {}
+    for name, view in table.tables.items():
+        newest = view.arrays.newest if isinstance(view, ActivityTable) else view.newest
+        rows = np.flatnonzero(newest[:count] != NEVER)
+        if len(rows):
+            found[name] = rows
+    return found

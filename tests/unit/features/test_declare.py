@@ -1,0 +1,138 @@
+"""The vocabulary returns plain Feast objects that carry everything the plan needs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from feast import OnDemandFeatureView, StreamFeatureView
+from feast.transformation.python_transformation import PythonTransformation
+from feast.types import Array, Float64, Int32, Int64, String
+from feast.value_type import ValueType
+
+from features import declare
+from features.spec import RateFeature, Window
+from features.tags import AS_OF_TAG, KIND_TAG, PATH_TAG, duration_ms
+
+EVENTS = declare.events_source(archive=Path("archive"))
+USER = declare.entity("user", "user_id")
+
+
+def _dtypes(view: StreamFeatureView) -> dict[str, Any]:
+    return {field.name: field.dtype for field in view.features}
+
+
+def test_counters_declare_a_list_for_each_ring_and_a_number_for_the_total() -> None:
+    view = declare.activity_view(
+        "v", USER, EVENTS, [declare.counters("click"), declare.sums("skip")]
+    )
+    assert _dtypes(view) == {
+        "click_5m": Array(Int64),
+        "click_1h": Array(Int64),
+        "click_6h": Array(Int64),
+        "click_total": Int64,
+        "skip_value_5m": Array(Int64),
+        "skip_value_1h": Array(Int64),
+        "skip_value_6h": Array(Int64),
+        "skip_value_total": Int64,
+    }
+    assert view.tags[KIND_TAG] == "activity"
+    assert view.online
+
+
+def test_a_list_declares_parallel_columns() -> None:
+    columns = declare.newest("recent", ["click"], 5, ["item", "value"])
+    view = declare.activity_view("v", USER, EVENTS, [columns])
+    assert _dtypes(view) == {
+        "recent_time": Array(Int64),
+        "recent_event": Array(Int64),
+        "recent_item": Array(String),
+        "recent_value": Array(Int64),
+    }
+
+
+def test_a_newest_value_view_adds_the_field_that_breaks_ties() -> None:
+    fields = [declare.taken("degree", String, "attributes.degree"), declare.taken("ended", Int64)]
+    view = declare.latest_view("v", USER, EVENTS, "user", fields)
+    assert _dtypes(view) == {"degree": String, "ended": Int64, "event_hash": Int64}
+    paths = {field.name: field.tags.get(PATH_TAG) for field in view.features}
+    assert paths == {"degree": "attributes.degree", "ended": "ended", "event_hash": None}
+
+
+@pytest.mark.parametrize(
+    ("value_type", "dtype"),
+    [(ValueType.STRING, String), (ValueType.INT64, Int64), (ValueType.INT32, Int32)],
+)
+def test_the_key_of_a_view_has_the_type_of_its_entity(value_type: ValueType, dtype: Any) -> None:
+    users = declare.entity("user", "user_id", value_type)
+    view = declare.activity_view("v", users, EVENTS, [declare.last_seen()])
+    assert [(c.name, c.dtype) for c in view.entity_columns] == [("user_id", dtype)]
+
+
+def _as_of(*features: Any) -> OnDemandFeatureView:
+    view = declare.activity_view("v", USER, EVENTS, [declare.counters("click", "impression")])
+    return declare.as_of_view("rates", [view], features)
+
+
+def test_an_as_of_view_reads_its_first_source_unless_a_feature_says_otherwise() -> None:
+    view = _as_of(declare.count("a", "click"), declare.value("b", "x", view="elsewhere"))
+    assert '"view": "v"' in view.tags[AS_OF_TAG]
+    assert '"view": "elsewhere"' in view.tags[AS_OF_TAG]
+    assert [(f.name, f.dtype) for f in view.features] == [("a", Float64), ("b", Float64)]
+
+
+def test_an_as_of_view_asks_for_now_and_for_what_its_features_need_of_a_request() -> None:
+    assert set(_as_of(declare.count("a", "click")).source_request_sources) == {"as_of"}
+    more = _as_of(
+        declare.surface_code(),
+        declare.similarity("s", "recent", ["click"]),
+        declare.count("a", "c"),
+    )
+    assert set(more.source_request_sources) == {"as_of", "request", "recent_items"}
+
+
+def test_the_stored_function_needs_nothing_but_its_own_text() -> None:
+    view = _as_of(declare.recency("idle"), declare.rate("ctr", "click", "impression", "1h"))
+    scope: dict[str, Any] = {}
+    assert isinstance(view.feature_transformation, PythonTransformation)
+    exec(view.feature_transformation.udf_string, scope)
+    cells = {f"v__{f}": [None] for f in ("click_5m", "click_1h", "click_6h", "click_total")}
+    cells |= {name.replace("click", "impression"): value for name, value in cells.items()}
+    assert scope["rates"]({"now": [5], **cells})["ctr"] == [0.1]
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        ("5m", Window(width_ms=300_000, buckets=1)),
+        ("1h", Window(width_ms=300_000, buckets=12)),
+        ("2h", Window(width_ms=3_600_000, buckets=2)),
+        ("24h", Window(width_ms=3_600_000, buckets=24)),
+        ("7d", Window(width_ms=21_600_000, buckets=28)),
+        ("all", None),
+    ],
+)
+def test_a_window_is_read_from_the_finest_ring_that_holds_it(
+    window: str, expected: Window | None
+) -> None:
+    feature = declare.rate("r", "click", "impression", window)
+    assert isinstance(feature, RateFeature)
+    assert feature.window == expected
+
+
+@pytest.mark.parametrize("window", ["90s", "8d", "25h"])
+def test_a_window_that_no_ring_holds_is_refused_with_those_there_are(window: str) -> None:
+    with pytest.raises(ValueError, match=r"12 × 5m, 24 × 1h, 28 × 6h"):
+        declare.count("c", "click", window)
+
+
+def test_decays_and_trends_need_bounded_windows() -> None:
+    with pytest.raises(ValueError, match="needs a bounded window"):
+        declare.decayed("d", "click", "all", "1d")
+    with pytest.raises(ValueError, match="needs two bounded windows"):
+        declare.trend("t", "click", "1h", "all")
+
+
+@pytest.mark.parametrize("text", ["", "5", "h", "0m", "1.5h", "-1h", "1w"])
+def test_what_is_no_duration_is_refused_with_how_to_write_one(text: str) -> None:
+    with pytest.raises(ValueError, match="write a number and ms, s, m, h or d"):
+        duration_ms(text)
