@@ -147,7 +147,10 @@ user_facts = as_of_view(
     "What a user is.",
 )
 request_facts = as_of_view(
-    "request_facts", [], [surface_code(), hour_of_day()], "Where and when a feed is asked for."
+    "request_facts",
+    [],
+    [surface_code(buckets=1024), hour_of_day()],
+    "Where and when a feed is asked for.",
 )
 
 home_feed = feature_service(

@@ -43,11 +43,16 @@ class Declared(Spec):
 
 
 def read(declared: str, inputs: Inputs) -> dict[str, list[float]]:
-    """The features of one as-of view for every row of Feast's inputs."""
+    """The features of one as-of view for every row of Feast's inputs.
+
+    Each stands under its own name and under `view__name`: asked for full names, Feast takes what
+    a Python function returns under the full one alone, and drops the rest without a word.
+    """
     plan = _plan(declared)
-    names = [feature.name for feature in plan.as_of[0].features]
+    (view,) = plan.as_of
     rows = [_read_row(plan, inputs, i) for i in range(len(inputs["now"]))]
-    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+    columns = {f.name: [row[i] for row in rows] for i, f in enumerate(view.features)}
+    return columns | {f"{view.name}__{name}": column for name, column in columns.items()}
 
 
 @lru_cache(maxsize=64)
@@ -60,7 +65,8 @@ def _read_row(plan: Plan, inputs: Inputs, i: int) -> Sequence[float]:
     tables = {e.join_key: EntityTable(plan, e, strings) for e in plan.entities}
     for join_key, table in tables.items():
         hash_ = _hash(plan, join_key, inputs, i)
-        row = table.row_of_id(_cell(inputs, join_key, i) or "?")
+        # Feast may leave a key out; any id does then, and "0" is one of every type.
+        row = table.row_of_id(_cell(inputs, join_key, i) or "0")
         if hash_:
             table.load([row], [hash_])
     _add_recent_items(plan, tables, inputs, i)

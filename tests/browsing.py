@@ -46,7 +46,11 @@ def _item(rng: random.Random, number: int, time: int) -> ItemEvent:
 
 
 def _user(number: int, time: int) -> UserEvent:
-    attributes = {"register_days": number, "user_active_degree": "full", "degree": "high"}
+    attributes: dict[str, str | int | float | bool] = {
+        "register_days": number,
+        "user_active_degree": "full",
+        "degree": "high",
+    }
     return UserEvent(
         event_id=f"user{number}", event_time=time, user_id=f"u{number}", attributes=attributes
     )

@@ -126,7 +126,7 @@ class Stream:
     def row_count(self) -> int:
         """How many rows there are, nearly."""
         with redis.Redis.from_url(self.redis) as client:
-            return client.dbsize()
+            return int(client.dbsize())
 
     def letters(self) -> list[DeadLetter]:
         """The dead letters so far, each once."""
@@ -145,6 +145,18 @@ class Stream:
     def wait_until_folding(self, rows: int) -> None:
         """Return once there are some rows: the stream runs."""
         until(lambda: self.row_count() >= rows, CAUGHT_UP_S, f"for {rows} rows", pause_s=0.01)
+
+    def wait_until_idle(self) -> None:
+        """Return once nothing has been written for longer than a checkpoint takes to be due."""
+        with redis.Redis.from_url(self.redis) as client:
+            seen, since = -1, time.monotonic()
+            deadline = since + CAUGHT_UP_S
+            while time.monotonic() < since + 2.5:
+                writes = int(client.info("commandstats").get("cmdstat_set", {}).get("calls", 0))
+                if writes != seen:
+                    seen, since = writes, time.monotonic()
+                assert since < deadline, "the stream does not come to rest"
+                time.sleep(0.05)
 
     def _program(self, name: str) -> Program:
         port = free_port()

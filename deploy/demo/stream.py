@@ -47,9 +47,10 @@ class Stream:
         done = sum(
             aggregate.get(f"{kind}_updates", 0) for kind in ("folded", "repeated", "skipped")
         )
-        if routed >= self._sent and done >= made:
+        # A worker adds to its totals one by one: what a second look confirms was complete.
+        if routed >= self._sent and done >= made and route == self._totals("route"):
             return self._sent
-        return int(routed * min(1.0, done / made)) if made else 0
+        return min(self._sent - 1, int(routed * done / made)) if made else 0
 
     def wait(self, show: Callable[[int], None] = lambda folded: None) -> None:
         """Return when everything sent is visible in Redis; tells how many are, meanwhile.

@@ -189,9 +189,7 @@ def _tables(plan: Plan, rows: RedisRows) -> tuple[dict[str, EntityTable], String
 
 def _profile(items: Sequence[str]) -> list[tuple[str | None, str | None]]:
     """Author and first category of each item; none for one that nobody knows."""
-    known = {
-        e.item_id: (e.author_id, e.categories[0]) for e in _items() if isinstance(e, ItemEvent)
-    }
+    known = {e.item_id: (e.author_id, e.categories[0]) for e in _items()}
     return [known.get(item, (None, None)) for item in items]
 
 

@@ -5,10 +5,12 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from feast import FeatureStore
 
 from features.errors import Refused
@@ -65,7 +67,7 @@ def test_a_click_changes_the_ranking_of_its_user_and_freshness_says_so(running: 
         for number in (4, 9, 14)
     ]
     running.stream.send(clicks)
-    until(lambda: running.rank(**body).freshness.user_updated_at == clicks[-1].event_time)
+    until(lambda: running.rank(**body).freshness.user_updated_at == clicks[-1].event_time, 30)
     after = running.rank(**body)
     assert after.freshness.user_age_ms is not None
     assert 0 <= after.freshness.user_age_ms < 10_000
@@ -78,12 +80,6 @@ def test_a_click_changes_the_ranking_of_its_user_and_freshness_says_so(running: 
     assert places(untouched) > places(after)
 
 
-@pytest.mark.xfail(
-    raises=KeyError,
-    strict=True,
-    reason="the request field `surface` hides the join key `surface` from stock Feast, and a view "
-    "in mode python has to return full feature names as well",
-)
 def test_the_feature_service_reads_the_same_bits_through_stock_feast(running: Running) -> None:
     store = FeatureStore(fs_yaml_file=running.stack.feature_store)
     service = store.get_feature_service("home_feed")
@@ -136,10 +132,11 @@ def _bits(features: dict[str, float | None]) -> dict[str, str | None]:
 
 
 def test_stock_feast_lists_our_views(running: Running) -> None:
-    stored = running.feast("stream-feature-views", "list")
+    kinds = ("stream-feature-views", "on-demand-feature-views")
+    with ThreadPoolExecutor() as pool:
+        stored, demanded = pool.map(lambda kind: running.feast(kind, "list"), kinds)
     assert "user_activity" in stored
     assert "item_profile" in stored
-    demanded = running.feast("on-demand-feature-views", "list")
     assert "user_item" in demanded
     assert "item_rates" in demanded
 
@@ -150,8 +147,8 @@ def test_the_commands_work_against_the_stack(running: Running) -> None:
     assert "newest event of the user" in feed
     schema = json.loads(running.headrace("events", "schema"))
     assert schema["title"] == "Headrace event"
-    running.stream._sink.send(Outgoing("events", b"u1", b'{"type": "purchase"}'))  # noqa: SLF001
-    running.stream._sink.flush()  # noqa: SLF001
+    running.sink.send(Outgoing("events", b"u1", b'{"type": "purchase"}'))
+    running.sink.flush()
     until(lambda: "unknown type" in running.headrace("dead-letters", "list"), 30)
     assert "ranker" in running.headrace("status", "--data", str(running.stack.folder))
 
@@ -222,7 +219,7 @@ def test_while_valkey_does_not_answer_a_feed_still_comes_and_says_what_is_missin
     os.kill(valkey, signal.SIGSTOP)
     try:
         feed = running.rank(user_id="u3", candidates=ITEMS)
-        assert [stage.partition(":")[0] for stage in feed.degraded] == ["user_row"]
+        assert "user_row" in [stage.partition(":")[0] for stage in feed.degraded]
         assert len(feed.items) == 20
         assert all(item.known for item in feed.items)
         until(lambda: any("item_table" in s for s in running.rank(user_id="u3").degraded), 20)
@@ -231,3 +228,20 @@ def test_while_valkey_does_not_answer_a_feed_still_comes_and_says_what_is_missin
     until(lambda: running.rank(user_id="u3").degraded == [], 30)
     assert {item.item_id for item in usual.items} <= set(ITEMS)
     assert running.rank(user_id="u3").freshness.user_updated_at is not None
+
+
+def test_after_every_connection_to_valkey_is_cut_clicks_take_effect_again(
+    running: Running,
+) -> None:
+    with redis.Redis.from_url(running.environment["HEADRACE_REDIS"]) as client:
+        for kind in ("normal", "pubsub"):
+            client.client_kill_filter(_type=kind, skipme=True)
+    click = engagement(f"after-{now_ms()}", now_ms(), 5, 1, "click")
+    assert len(running.rank(user_id="u5", candidates=ITEMS).items) == 20
+    running.stream.send([click])
+
+    def took_effect() -> bool:
+        feed = running.rank(user_id="u5", candidates=ITEMS)
+        return feed.freshness.user_updated_at == click.event_time and feed.degraded == []
+
+    until(took_effect, 30)

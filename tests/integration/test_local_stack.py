@@ -155,6 +155,7 @@ def test_another_model_restarts_the_ranker_alone(asked: Asked, tmp_path: Path) -
     assert changed == {"ranker"}
     seen = settings_seen_by(second.children["ranker"])
     assert seen["HEADRACE_MODEL"] == str(tmp_path / "model")
+    assert second.children["ranker"].port == first.children["ranker"].port
     assert local.up(asked, silent).children == second.children
 
 

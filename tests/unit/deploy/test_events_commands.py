@@ -146,6 +146,31 @@ def test_adapt_says_which_adapters_there_are(tmp_path: Path) -> None:
     assert "only movielens" in message
 
 
+OWN_ADAPTER = """
+from features.events import UserEvent
+
+def events(folder):
+    yield UserEvent(event_id="u", event_time=1, user_id=folder.name)
+"""
+
+
+def test_adapt_takes_an_adapter_from_a_file(tmp_path: Path) -> None:
+    adapter, output = tmp_path / "mine.py", tmp_path / "out.jsonl"
+    adapter.write_text(OWN_ADAPTER)
+    result = run("adapt", str(adapter), str(tmp_path), "-o", str(output))
+    assert result.exit_code == 0, result.output
+    assert [event.event_id for event in read_events(output)] == ["u"]
+
+
+def test_adapt_says_what_an_adapter_file_lacks(tmp_path: Path) -> None:
+    adapter = tmp_path / "mine.py"
+    missing = run("adapt", str(adapter), str(tmp_path), "-o", str(tmp_path / "out.jsonl"))
+    assert bad_input(missing) == f"no file {adapter}"
+    adapter.write_text("def event(folder): ...\n")
+    wrong = run("adapt", str(adapter), str(tmp_path), "-o", str(tmp_path / "out.jsonl"))
+    assert bad_input(wrong) == f"{adapter} has no function `events(folder)`"
+
+
 def test_adapt_help_says_how_to_write_an_adapter() -> None:
     result = run("adapt", "--help")
     assert "events(folder: Path)" in " ".join(result.output.split())

@@ -59,7 +59,7 @@ def test_without_a_folder_there_are_no_heads() -> None:
 def test_a_service_that_nobody_declared_is_refused_with_those_there_are(
     browsed: list[Event],
 ) -> None:
-    with pytest.raises(Refused, match="no feature service 'home'.*feed, lists"):
+    with pytest.raises(Refused, match=r"no feature service 'home'.*feed, lists"):
         make_reading(SERVED_PLAN, "home", folded(browsed).tables, lambda _: None)
 
 
