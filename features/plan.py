@@ -257,7 +257,7 @@ def _latest(spec: Any, entities: dict[str, EntitySpec]) -> LatestView:
         name=spec.name,
         entity=_entity_of(spec, entities),
         event=spec.tags[EVENT_TAG],
-        fields=tuple(fields),
+        fields=tuple(sorted(fields, key=lambda field: field.name)),
         event_field=tie,
     )
 

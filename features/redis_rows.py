@@ -1,7 +1,7 @@
 """Rows in Redis or Valkey, in Feast's layout, guarded by their markers.
 
 A batch of rows is one script call: one call per row would cost the server two and a half times
-as much (DESIGN §6).
+as much (9.5 µs a row against 24 µs, rows of 8 fields of 24 bytes).
 """
 
 import hashlib

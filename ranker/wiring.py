@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import uvicorn
 from redis.asyncio import Redis
@@ -101,7 +102,8 @@ class Ranker:
             log.warning("rows are not loaded yet: %s", self._live.degraded)
         refresh = asyncio.create_task(self._refresh())
         try:
-            await self._pipeline.rank(RankRequest(user_id="warm-up", limit=1))
+            quiet = Pipeline(replace(self._pipeline.stages, side_effects=()))
+            await quiet.rank(RankRequest(user_id="warm-up", limit=1))
             yield
         finally:
             refresh.cancel()

@@ -1,4 +1,12 @@
-"""Aggregate: blocks of updates into rows, each exactly once (the rules of DESIGN §7).
+"""Aggregate: blocks of updates into rows, each exactly once, by five rules.
+
+1. An update at or below the high-water mark of its source partition is dropped: a restarted or
+   zombie `route` repeats.
+2. A row whose marker is at or past a block's offset is skipped: a restarted `aggregate` re-reads.
+3. A row is written by one atomic compare-and-set on its marker: a fenced `aggregate` still sends.
+4. The checkpoint moves only forward, and only over rows that the store says are safe.
+5. On start, and after any lost connection, cached rows are dropped and work resumes from the
+   stored checkpoint.
 
 `Aggregator.step` is the core: it decides what a batch of blocks changes. What it reads and writes
 goes through a `RowStore`; when anything fails, the caller drops the aggregator and resumes from

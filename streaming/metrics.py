@@ -65,4 +65,9 @@ def serve_health(observer: Observer, port: int, healthy: Callable[[], bool]) -> 
 
     server = ThreadingHTTPServer(("0.0.0.0", port), Answers)
     threading.Thread(target=server.serve_forever, daemon=True, name="health").start()
-    return server.shutdown
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+
+    return stop

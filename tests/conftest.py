@@ -1,5 +1,6 @@
 """The servers that tests share, real ones from wheels, and clean ground for each test."""
 
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ from deploy import servers
 from deploy.feature_store import SETTINGS, applying, write_settings
 from deploy.ports import HOST, free_port
 from deploy.processes import running
+
+# OpenMP threads that wait for a busy core make tiny trainings a hundred times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A kernel compiles inside the first example, which no deadline per example can allow for.
 settings.register_profile("kernels", deadline=None)

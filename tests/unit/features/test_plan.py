@@ -70,8 +70,8 @@ def test_a_plan_is_what_was_declared() -> None:
     assert (activity.first_seen, activity.last_seen) == (None, "last_seen")
     (latest,) = plan.latest
     assert [(f.name, f.path, f.dtype) for f in latest.fields] == [
-        ("created_at", "created_at", "Int64"),
         ("author_id", "author_id", "String"),
+        ("created_at", "created_at", "Int64"),
     ]
     assert plan.topic == "events"
     assert [name for name, _ in plan.service_features("feed")] == ["rates__clicks_1h"]
@@ -82,6 +82,19 @@ def test_the_order_of_declarations_does_not_matter() -> None:
     one = _compiled(ITEM_ACTIVITY, ITEM_PROFILE, view)
     other = compile_plan(_registry(view, ITEM_PROFILE, ITEM_ACTIVITY, ITEM), "p")
     assert one == other
+
+
+def test_the_order_in_which_feast_lists_fields_does_not_matter() -> None:
+    # It differs from process to process: Feast goes through a set.
+    registry = _registry(ITEM, ITEM_PROFILE)
+    one = compile_plan(registry, "p")
+    features = registry.stream_feature_views[0].spec.features
+    listed = [type(feature).FromString(feature.SerializeToString()) for feature in features]
+    del features[:]
+    features.extend(reversed(listed))
+    other = compile_plan(registry, "p")
+    assert other == one
+    assert other.version == one.version
 
 
 def test_other_projects_in_the_registry_are_not_ours() -> None:
