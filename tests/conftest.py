@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import prometheus_client  # noqa: F401 - before Feast, which would keep its values in shared files
 import pytest
 import redis
 from hypothesis import settings

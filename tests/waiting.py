@@ -12,5 +12,5 @@ def until(
     while not met():
         waited = time.monotonic() - began
         assert waited < timeout_s, f"waited {waited:.1f} s in vain {what}"
-        time.sleep(0.001)
+        time.sleep(pause_s)
     return time.monotonic() - began

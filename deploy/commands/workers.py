@@ -1,4 +1,8 @@
-"""The processes: `route`, `aggregate`, `ranker`. Each runs in the foreground until SIGTERM."""
+"""The processes: `route`, `aggregate`, `ranker`. Each runs in the foreground until SIGTERM.
+
+Metrics are imported before anything that imports Feast: Feast points Prometheus at a folder of
+shared files, and Prometheus decides at its own import whether to use one.
+"""
 
 import logging
 import signal
@@ -7,6 +11,7 @@ from collections.abc import Callable
 
 def route() -> None:
     """Turn events into updates: Kafka `events` to Kafka `updates`."""
+    import streaming.metrics  # noqa: F401 - first
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_route
 
@@ -15,6 +20,7 @@ def route() -> None:
 
 def aggregate() -> None:
     """Fold updates into rows: Kafka `updates` to Redis."""
+    import streaming.metrics  # noqa: F401 - first
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_aggregate
 
@@ -23,6 +29,7 @@ def aggregate() -> None:
 
 def ranker() -> None:
     """Serve rankings over HTTP."""
+    import ranker.metrics  # noqa: F401 - first
     from ranker.settings import RankerSettings
     from ranker.wiring import run_ranker
 
