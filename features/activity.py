@@ -13,7 +13,6 @@ from features.layout import (
     AUTHOR,
     CATEGORY,
     ENTRY,
-    EVENT,
     ITEM,
     NUMBERS,
     TEXTS,
@@ -218,6 +217,3 @@ class ActivityTable:
             more = max(len(a.arena), 2 * longest)
             changed["arena"] = np.concatenate([a.arena, np.zeros((more, ENTRY), np.int64)])
         self.arrays = a._replace(**changed)
-
-
-__all__ = ["EVENT", "ActivityTable", "Facts"]

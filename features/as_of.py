@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import mmh3
 import numpy as np
-from numpy.typing import NDArray
 
 from features.activity import ActivityTable
 from features.as_of_kernels import (
@@ -302,11 +301,3 @@ def _list_program(
             [f.half_life_ms if isinstance(f, AffinityFeature) else 1 for f in features], np.float64
         ),
     )
-
-
-def broadcast(row: int) -> Ints:
-    """One row for all candidates."""
-    return np.array([row], np.int64)
-
-
-Matrix = NDArray[np.float64]

@@ -146,6 +146,3 @@ def _enlarge(layout: Layout, arrays: Arrays, row: int, s: int) -> int:
     arrays.start[row, s] = fresh
     arrays.room[row, s] = room
     return int(fresh)
-
-
-__all__ = ["FIRST_ROOM", "SUM_MAX", "add", "advance", "fold_facts", "insert"]

@@ -277,6 +277,3 @@ def _resolved(path: str, folder: Path) -> str:
     if path.startswith(sqlite):
         return sqlite + str((folder / path.removeprefix(sqlite)).resolve())
     return path if "://" in path else str((folder / path).resolve())
-
-
-__all__ = ["FeatureRepo", "PlanSource", "compile_plan", "compile_view", "entity_spec"]

@@ -1,15 +1,15 @@
 """Settings of the ranker, read once from the environment (prefix HEADRACE_)."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from features.kafka_security import kafka_security
+from features.kafka_security import KafkaSecuritySettings
 
 
-class RankerSettings(BaseSettings):
+class RankerSettings(KafkaSecuritySettings):
     """Everything the ranker can be told."""
 
     model_config = SettingsConfigDict(
@@ -19,11 +19,6 @@ class RankerSettings(BaseSettings):
     redis: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     kafka: str = "127.0.0.1:9092"
     """Where the serving log goes; empty turns it off."""
-    kafka_security_protocol: str = "PLAINTEXT"
-    kafka_sasl_mechanism: str | None = None
-    kafka_username: str | None = None
-    kafka_password: SecretStr | None = None
-    kafka_ca_file: Path | None = None
     rankings_topic: str = "rankings"
     repo: Path = Path("feature_repo")
     feature_service: str = "home_feed"
@@ -40,13 +35,3 @@ class RankerSettings(BaseSettings):
     """Candidates that each source of our own may bring."""
     plan_refresh_ms: int = Field(2_000, ge=100)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
-    def kafka_security(self) -> dict[str, Any]:
-        """The client settings for TLS and SASL."""
-        return kafka_security(
-            self.kafka_security_protocol,
-            self.kafka_sasl_mechanism,
-            self.kafka_username,
-            self.kafka_password,
-            self.kafka_ca_file,
-        )

@@ -16,7 +16,7 @@ from features.spec import Plan
 from ranker.api import make_app
 from ranker.filters import EndedFilter
 from ranker.hydrators import UserRowHydrator
-from ranker.kafka import KafkaServingLog, NoServingLog
+from ranker.kafka import KafkaServingLog, NoServingLog, quiet_logs
 from ranker.live_feed import RedisFeed
 from ranker.live_tables import LiveTables
 from ranker.metrics import Observer
@@ -155,7 +155,7 @@ class Ranker:
 
 def run_ranker(settings: RankerSettings) -> None:
     """The `ranker` process."""
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    quiet_logs()
     log.info("ranker starts with %s", settings.model_dump(mode="json"))
     app = make_app(Ranker(settings))
     uvicorn.run(

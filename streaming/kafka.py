@@ -27,10 +27,6 @@ RECORD_BYTES_MAX: Final = 16 * 1024 * 1024
 FLUSH_TIMEOUT_S: Final = 35.0
 
 
-class Security(dict[str, Any]):
-    """Client settings for TLS and SASL, as kafka-python names them."""
-
-
 @dataclass(frozen=True, slots=True)
 class Broker:
     """How to reach Kafka."""

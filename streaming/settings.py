@@ -1,26 +1,20 @@
 """Settings of the streaming processes, read once from the environment (prefix HEADRACE_)."""
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from features.kafka_security import kafka_security
+from features.kafka_security import KafkaSecuritySettings
 from features.redis_rows import Durability
 
 
-class StreamingSettings(BaseSettings):
+class StreamingSettings(KafkaSecuritySettings):
     """Everything `route` and `aggregate` can be told."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True, extra="ignore")
 
     kafka: str = "127.0.0.1:9092"
-    kafka_security_protocol: str = "PLAINTEXT"
-    kafka_sasl_mechanism: str | None = None
-    kafka_username: str | None = None
-    kafka_password: SecretStr | None = None
-    kafka_ca_file: Path | None = None
     redis: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     repo: Path = Path("feature_repo")
     events_topic: str | None = None
@@ -39,13 +33,3 @@ class StreamingSettings(BaseSettings):
     cached_rows_max: int = Field(200_000, ge=1_000)
     metrics_port: int = Field(0, ge=0)
     """HTTP port of /metrics and /healthz; 0 is off."""
-
-    def kafka_security(self) -> dict[str, Any]:
-        """The client settings for TLS and SASL."""
-        return kafka_security(
-            self.kafka_security_protocol,
-            self.kafka_sasl_mechanism,
-            self.kafka_username,
-            self.kafka_password,
-            self.kafka_ca_file,
-        )
