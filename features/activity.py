@@ -1,6 +1,6 @@
 """Activity state of many rows: folded from facts, encoded to and loaded from Feast values."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,28 +26,10 @@ from features.layout import (
 from features.row_codec import clear_row, encode_rows, load_rows
 from features.spec import ActivityView, SequenceSpec
 from features.strings import Strings
+from features.tables import Folding, StoredRow
+from features.updates import Columns, Facts
 
 _TEXT_COLUMNS = {"item": ITEM, "author": AUTHOR, "category": CATEGORY, "action": ACTION}
-
-
-class Facts:
-    """Columns of facts for the fold; actions are places in the plan's list of actions."""
-
-    __slots__ = ("actions", "authors", "categories", "events", "items", "rows", "times", "values")
-
-    def __init__(
-        self,
-        rows: Ints,
-        times: Ints,
-        events: Ints,
-        actions: Ints,
-        items: Ints,
-        authors: Ints,
-        categories: Ints,
-        values: Ints,
-    ) -> None:
-        self.rows, self.times, self.events, self.actions = rows, times, events, actions
-        self.items, self.authors, self.categories, self.values = items, authors, categories, values
 
 
 class ActivityTable:
@@ -63,6 +45,11 @@ class ActivityTable:
         self.arrays: Arrays = empty_arrays(self.layout, rows)
         self.stored = np.zeros((rows, len(self.fields)), np.bool_)
         """[row, field]: whether the field is present in the store."""
+
+    @property
+    def newest(self) -> Ints:
+        """[row]: the time of the newest fact."""
+        return self.arrays.newest
 
     def reserve(self, rows: int) -> None:
         """Make room for row numbers below `rows`."""
@@ -81,6 +68,11 @@ class ActivityTable:
             room=np.concatenate([a.room, extra.room]),
         )
         self.stored = np.concatenate([self.stored, np.zeros((more, len(self.fields)), np.bool_)])
+
+    def folding(self, updates: Columns, chosen: Ints, rows: Ints) -> Folding:
+        """Make facts of the chosen updates, their texts as this process's codes."""
+        facts = updates.facts(chosen, rows, self._strings)
+        return lambda start, stop: self.fold(facts, start, stop)
 
     def fold(self, facts: Facts, start: int, stop: int) -> None:
         """Fold facts `start` to `stop` into their rows."""
@@ -122,6 +114,23 @@ class ActivityTable:
             ends[first:last] += at
             at, done = at + length, upto
         return b"".join(parts), ends
+
+    def encoded(self, rows: Ints) -> Iterator[StoredRow]:
+        """The Feast values of each row; a field that holds nothing is not stored."""
+        content, flat = self.encode(rows)
+        width = len(self.fields)
+        present = np.diff(flat, prepend=0).reshape(len(rows), width) > 0
+        gone: NDArray[np.bool_] = self.stored[rows] & ~present
+        any_gone: list[bool] = np.any(gone, axis=1).tolist()
+        self.stored[rows] = present
+        ends = flat.tolist()
+        end = 0
+        for place in range(len(rows)):
+            values: list[bytes | None] = []
+            for stop in ends[place * width : (place + 1) * width]:
+                start, end = end, stop
+                values.append(content[start:end] if end > start else None)
+            yield StoredRow(values, np.flatnonzero(gone[place]).tolist() if any_gone[place] else ())
 
     def load(self, rows: Ints, updated_at: Ints, values: Sequence[Sequence[bytes | None]]) -> None:
         """Replace rows by what the store holds: newest event time and the value of each field."""

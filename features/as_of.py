@@ -28,7 +28,7 @@ from features.as_of_kernels import (
     read_lists,
     read_similarity,
 )
-from features.entities import EntityTable, Table
+from features.entities import EntityTable
 from features.latest import LatestTable
 from features.layout import ACTION, AUTHOR, CATEGORY, ENTRY, ITEM, TIME, Ints
 from features.spec import (
@@ -50,6 +50,7 @@ from features.spec import (
     ValueFeature,
     Window,
 )
+from features.tables import Table
 
 Tables = dict[str, EntityTable]
 """Entity tables by join key."""

@@ -19,10 +19,10 @@ from features.codec import (
 from features.latest import LatestTable
 from features.layout import NEVER, Ints
 from features.marker import Marker
-from features.spec import ActivityView, EntitySpec, Plan
+from features.spec import ActivityView, EntitySpec, LatestView, Plan
 from features.strings import Strings
+from features.tables import Table
 
-Table = ActivityTable | LatestTable
 Hash = dict[bytes, bytes]
 """A Redis hash, as HGETALL gives it."""
 
@@ -52,11 +52,7 @@ class EntityTable:
         self._rows_by_id: dict[str, int] = {}
         for view in plan.views:
             if view.entity == entity:
-                self.tables[view.name] = (
-                    ActivityTable(view, plan.actions, strings)
-                    if isinstance(view, ActivityView)
-                    else LatestTable(view, strings)
-                )
+                self.tables[view.name] = _table(view, plan, strings)
         self.strings = strings
         self._row_of_code = np.full(1, -1, np.int64)
         self._coded = 0
@@ -92,10 +88,7 @@ class EntityTable:
 
     def known(self, row: int) -> bool:
         """Whether any view of a row holds anything."""
-        return any(
-            (t.arrays.newest if isinstance(t, ActivityTable) else t.newest)[row] != NEVER
-            for t in self.tables.values()
-        )
+        return any(table.newest[row] != NEVER for table in self.tables.values())
 
     def row(self, key: bytes) -> int:
         """The row number of a key, a new empty row when it was not here."""
@@ -154,27 +147,16 @@ class EntityTable:
     ) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
         table, names = self.tables[name], self._names[name]
         stamp = updated_at_field(name)
-        if isinstance(table, LatestTable):
-            for row in rows.tolist():
-                fields = [stamp, encode_time(int(table.newest[row]))]
-                for field, value in zip(names, table.encode(row), strict=True):
+        newest = table.newest[rows].tolist()
+        for row, time, stored in zip(rows.tolist(), newest, table.encoded(rows), strict=True):
+            fields = [stamp, encode_time(time)]
+            for field, value in zip(names, stored.values, strict=True):
+                if value is not None:
                     fields += (field, value)
-                yield row, fields, []
-            return
-        content, flat = table.encode(rows)
-        ends = flat.tolist()
-        present = np.diff(flat, prepend=0).reshape(len(rows), len(names)) > 0
-        gone_flags: NDArray[np.bool_] = table.stored[rows] & ~present
-        any_gone: NDArray[np.bool_] = np.any(gone_flags, axis=1)
-        table.stored[rows] = present
-        newest = table.arrays.newest[rows].tolist()
-        at = end = 0
-        for place, row in enumerate(rows.tolist()):
-            fields = [stamp, encode_time(newest[place])]
-            for field in names:
-                start, end = end, ends[at]
-                at += 1
-                if end > start:
-                    fields += (field, content[start:end])
-            flags = gone_flags[place].tolist() if any_gone[place] else []
-            yield row, fields, [n for n, flag in zip(names, flags, strict=False) if flag]
+            yield row, fields, [names[place] for place in stored.gone]
+
+
+def _table(view: ActivityView | LatestView, plan: Plan, strings: Strings) -> Table:
+    if isinstance(view, ActivityView):
+        return ActivityTable(view, plan.actions, strings)
+    return LatestTable(view, strings)

@@ -1,6 +1,6 @@
 """Newest-value state: the newest event about an entity by (time, event), as Feast values."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import mmh3
@@ -11,9 +11,8 @@ from features.codec import decode_int64, decode_value, encode_int64
 from features.layout import NEVER, Ints
 from features.spec import LatestView
 from features.strings import NONE, Strings
-
-Payload = tuple[bytes, ...]
-"""One Feast value per field of the view; empty bytes are null."""
+from features.tables import Folding, StoredRow
+from features.updates import Columns, Payload
 
 
 class Column(NamedTuple):
@@ -51,6 +50,17 @@ class LatestTable:
             self.event = np.concatenate([self.event, np.full(more, NEVER, np.int64)])
             self.payload.extend([None] * more)
 
+    def folding(self, updates: Columns, chosen: Ints, rows: Ints) -> Folding:
+        """Fold one payload after the other."""
+        places, numbers = chosen.tolist(), rows.tolist()
+        times, events = updates.time[chosen].tolist(), updates.event[chosen].tolist()
+
+        def fold(start: int, stop: int) -> None:
+            for at in range(start, stop):
+                self.fold(numbers[at], times[at], events[at], updates.payloads[places[at]])
+
+        return fold
+
     def fold(self, row: int, time: int, event: int, payload: Payload) -> None:
         """Keep the payload if it is newer than the row's by (time, event)."""
         if (time, event) > (int(self.newest[row]), int(self.event[row])):
@@ -66,6 +76,10 @@ class LatestTable:
             self.event[row] = decode_int64(event) if event else NEVER
             self.payload[row] = tuple(value or b"" for value in fields)
             self._stale.add(row)
+
+    def encoded(self, rows: Ints) -> Iterator[StoredRow]:
+        """The Feast values of each row; null fields are stored as such."""
+        return (StoredRow(self.encode(row), ()) for row in rows.tolist())
 
     def encode(self, row: int) -> Payload:
         """The Feast values of all stored fields of a row."""

@@ -6,10 +6,9 @@ from typing import Final, NamedTuple
 
 from features.codec import STRING_TYPE, FeatureValue, encode_value, entity_key
 from features.events import EngagementEvent, Event, ImpressionEvent, ItemEvent, UserEvent
-from features.latest import Payload
 from features.spec import IMPRESSION, ActivityView, EntitySpec, LatestView, Plan
 from features.strings import NONE
-from features.updates import Updates, event_hash
+from features.updates import Payload, Updates, event_hash
 
 USER, ITEM, AUTHOR, CATEGORY, SURFACE = range(5)
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 import mmh3
 import numpy as np
 
-from features.activity import Facts
-from features.latest import Payload
 from features.layout import Ints
 from features.strings import Strings
+
+Payload = tuple[bytes, ...]
+"""One Feast value per field of a newest-value view; empty bytes are null."""
 
 
 def event_hash(event_id: str) -> int:
@@ -45,6 +46,26 @@ class Updates:
 
     def __len__(self) -> int:
         return len(self.view)
+
+
+class Facts:
+    """Columns of facts for the fold; actions are places in the plan's list of actions."""
+
+    __slots__ = ("actions", "authors", "categories", "events", "items", "rows", "times", "values")
+
+    def __init__(
+        self,
+        rows: Ints,
+        times: Ints,
+        events: Ints,
+        actions: Ints,
+        items: Ints,
+        authors: Ints,
+        categories: Ints,
+        values: Ints,
+    ) -> None:
+        self.rows, self.times, self.events, self.actions = rows, times, events, actions
+        self.items, self.authors, self.categories, self.values = items, authors, categories, values
 
 
 COLUMNS = (

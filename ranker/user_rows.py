@@ -7,7 +7,6 @@ from typing import NamedTuple, cast
 import redis
 from redis.asyncio import Redis
 
-from features.activity import ActivityTable
 from features.candidates import USER_KEY
 from features.codec import entity_key
 from features.entities import EntityTable, Hash
@@ -96,10 +95,7 @@ def load_user(plan: Plan, strings: Strings, user_id: str, content: Hash) -> User
         table.load([row], [content])
     except UNREADABLE as error:
         raise BadInput(f"a user's stored row is not in Headrace's layout: {error}") from error
-    newest = max(
-        int((view.arrays.newest if isinstance(view, ActivityTable) else view.newest)[row])
-        for view in table.tables.values()
-    )
+    newest = max(int(view.newest[row]) for view in table.tables.values())
     known = newest != NEVER
     marker = table.markers[row]
     return UserRow(table, row if known else -1, marker, newest if known else None, user_id, content)

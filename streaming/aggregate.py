@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from features.activity import ActivityTable
 from features.entities import EntityTable, RowWrite
 from features.errors import HeadraceError
 from features.layout import Ints
@@ -173,7 +172,7 @@ class Aggregator:
             fresh, place = fresh[kept], place[kept]
             if not len(fresh):
                 continue
-            self._fold_view(table, view.name, block, fresh, rows[place])
+            table.tables[view.name].folding(updates, fresh, rows[place])(0, len(fresh))
             touched[view.entity.join_key][view.name].append(rows[open_])
             marked.append((table, rows[open_]))
             self.counts["folded_updates"] += len(fresh)
@@ -181,16 +180,6 @@ class Aggregator:
         for table, rows in marked:
             for row in rows.tolist():
                 table.markers[row] = marker
-
-    def _fold_view(
-        self, table: EntityTable, view: str, block: Block, chosen: Ints, rows: Ints
-    ) -> None:
-        target, updates = table.tables[view], block.updates
-        if isinstance(target, ActivityTable):
-            target.fold(updates.facts(chosen, rows, self._strings), 0, len(chosen))
-            return
-        for at, row in zip(chosen.tolist(), rows.tolist(), strict=True):
-            target.fold(row, int(updates.time[at]), int(updates.event[at]), updates.payloads[at])
 
     def _check_sequence(self, progress: Progress, block: Block) -> None:
         """A gap inside one incarnation's blocks means that some never arrived."""

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import BadInput
-from features.latest import Payload
-from features.updates import COLUMNS, Columns
+from features.updates import COLUMNS, Columns, Payload
 
 MAGIC: Final = b"HRUB"
 FORMAT_VERSION: Final = 1

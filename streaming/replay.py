@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.activity import ActivityTable, Facts
 from features.entities import EntityTable
 from features.events import EngagementEvent, Event, ImpressionEvent
-from features.latest import LatestTable
 from features.layout import Ints
 from features.project import Projection
 from features.spec import Plan
 from features.strings import Strings
+from features.tables import Table
 from features.updates import Columns, event_hash
 from streaming.dedup import Dedup
 
@@ -112,45 +111,21 @@ class Timeline:
             table = self.tables[view.entity.join_key]
             keys, place = np.unique(columns.key[chosen], return_inverse=True)
             rows = np.array([table.row(columns.keys[key]) for key in keys.tolist()], np.int64)
-            yield _Stream(table.tables[view.name], columns, chosen, rows[place], self.strings)
+            yield _Stream(table.tables[view.name], columns, chosen, rows[place])
 
 
 class _Stream:
     """The updates of one view in order of event time, and how far they are folded."""
 
-    def __init__(
-        self,
-        table: ActivityTable | LatestTable,
-        columns: Columns,
-        chosen: Ints,
-        rows: Ints,
-        strings: Strings,
-    ) -> None:
-        self._table = table
-        self._facts: Facts = columns.facts(chosen, rows, strings)
-        self._payloads = (
-            [columns.payloads[place] for place in chosen.tolist()]
-            if isinstance(table, LatestTable)
-            else []
-        )
-        self._times: Sequence[int] = self._facts.times.tolist()
+    def __init__(self, table: Table, columns: Columns, chosen: Ints, rows: Ints) -> None:
+        self._fold = table.folding(columns, chosen, rows)
+        self._times: Sequence[int] = columns.time[chosen].tolist()
         self._at = 0
 
     def fold_until(self, now: int) -> None:
         start = stop = self._at
         while stop < len(self._times) and self._times[stop] < now:
             stop += 1
-        if stop == start:
-            return
-        self._at = stop
-        if isinstance(self._table, ActivityTable):
-            self._table.fold(self._facts, start, stop)
-            return
-        facts = self._facts
-        for place in range(start, stop):
-            self._table.fold(
-                int(facts.rows[place]),
-                int(facts.times[place]),
-                int(facts.events[place]),
-                self._payloads[place],
-            )
+        if stop > start:
+            self._at = stop
+            self._fold(start, stop)

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from features.activity import ActivityTable, Facts
+from features.activity import ActivityTable
 from features.codec import decode_value
 from features.fold import SUM_MAX
 from features.spec import ActivityView, SequenceSpec
 from features.strings import Strings
+from features.updates import Facts
 
 
 class Fact(NamedTuple):

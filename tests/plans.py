@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from features.activity import ActivityTable
 from features.as_of import Moment, candidate_keys
 from features.codec import INT64_TYPE, STRING_TYPE
 from features.entities import EntityTable
@@ -265,13 +264,7 @@ class World:
             chosen = np.flatnonzero(updates.view == number)
             keys = updates.key[chosen].tolist()
             rows = np.array([entity.row(updates.keys[key]) for key in keys], np.int64)
-            table = entity.tables[view.name]
-            if isinstance(table, ActivityTable):
-                table.fold(updates.facts(chosen, rows, self.strings), 0, len(chosen))
-                continue
-            for at, row in zip(chosen.tolist(), rows.tolist(), strict=True):
-                time, event = int(updates.time[at]), int(updates.event[at])
-                table.fold(row, time, event, updates.payloads[at])
+            entity.tables[view.name].folding(updates, chosen, rows)(0, len(chosen))
         return self
 
     def moment(

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from features.activity import ActivityTable
 from features.codec import MARKER_FIELD
 from features.entities import EntityTable, Hash, RowWrite
 from features.events import EngagementEvent, Event, ItemEvent
@@ -90,8 +89,7 @@ def _known(table: EntityTable) -> dict[str, Ints]:
     count = len(table)
     found = {}
     for name, view in table.tables.items():
-        newest = view.arrays.newest if isinstance(view, ActivityTable) else view.newest
-        rows = np.flatnonzero(newest[:count] != NEVER)
+        rows = np.flatnonzero(view.newest[:count] != NEVER)
         if len(rows):
             found[name] = rows
     return found

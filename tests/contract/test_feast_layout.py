@@ -203,7 +203,7 @@ def _vectors(tables: Mapping[str, EntityTable], plan: Plan, user: str) -> list[f
         return None
     names = [s.name for s in activity.view.sequences]
     listed = activity.entries(row, names.index("recent"))[:, 2]
-    vectors = items.tables["item_embedding"].column("embedding").vector  # type: ignore[union-attr]
+    vectors = items.tables["item_embedding"].column("embedding").vector  # type: ignore[attr-defined]
     places = items.rows_of_codes(listed)
     zero = np.zeros(vectors.shape[1])
     return [float(x) for p in places for x in (vectors[p] if p >= 0 else zero)]

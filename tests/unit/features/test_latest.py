@@ -124,5 +124,5 @@ def test_an_item_event_without_an_embedding_keeps_the_one_before() -> None:
         ]
     )
     items = world.tables["item_id"].tables
-    assert items["item_embedding"].column("embedding").vector[0].tolist() == [1.0, 2.0]  # type: ignore[union-attr]
-    assert items["item_profile"].column("created_at").number[0] == 5.0  # type: ignore[union-attr]
+    assert items["item_embedding"].column("embedding").vector[0].tolist() == [1.0, 2.0]  # type: ignore[attr-defined]
+    assert items["item_profile"].column("created_at").number[0] == 5.0  # type: ignore[attr-defined]

@@ -43,11 +43,9 @@ def _cells(world: World, join_key: str, identifier: str) -> dict[str, Any]:
         elif isinstance(view, ActivityTable):
             cells |= {f"{name}__{field}": v for field, v in decoded(view, row).items()}
         else:
-            stored = zip(view.fields, view.encode(row), strict=False)
-            cells |= {f"{name}__{field}": decode_value(v) for field, v in stored}
-            cells.setdefault(f"{name}__event_hash", None)
-            for field in view.fields:
-                cells.setdefault(f"{name}__{field}", None)
+            (stored,) = view.encoded(np.array([row]))
+            values = map(decode_value, stored.values)
+            cells |= {f"{name}__{f}": v for f, v in zip(view.fields, values, strict=True)}
     return cells
 
 

@@ -11,11 +11,11 @@ from features.codec import MARKER_FIELD, encode_value, field_name
 from features.entities import EntityTable, Hash
 from features.errors import BadInput
 from features.events import EngagementEvent, Event
-from features.latest import LatestTable
 from features.layout import Ints
 from features.marker import Marker
 from features.spec import ActivityView, Metric, RingSpec, SequenceSpec
 from features.strings import Strings
+from features.tables import Table
 from tests.facts import Fact, decoded, fold, recounted, values
 from tests.plans import ITEM, PLAN, RECENT, USER, USER_ACTIVITY, World, changed, plan
 from tests.strategies import histories
@@ -36,10 +36,9 @@ def _stored(world: World) -> dict[str, dict[bytes, Hash]]:
     return stored
 
 
-def _folded(table: ActivityTable | LatestTable) -> Ints:
+def _folded(table: Table) -> Ints:
     """The rows that hold anything."""
-    newest = table.arrays.newest if isinstance(table, ActivityTable) else table.newest
-    return np.flatnonzero(newest >= 0)
+    return np.flatnonzero(table.newest >= 0)
 
 
 def _loaded(stored: Mapping[str, Mapping[bytes, Hash]]) -> World:

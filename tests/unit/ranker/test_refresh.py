@@ -66,7 +66,7 @@ def test_a_changed_row_is_replaced_and_its_text_columns_follow() -> None:
     store.write(writes_of(World().fold([item_event("i1", 9)]), 2))
     fetched(rows, store, [item_key("i1")])
     table = rows.tables["item_id"]
-    column = table.tables["item_profile"].column("author_id")  # type: ignore[union-attr]
+    column = table.tables["item_profile"].column("author_id")  # type: ignore[attr-defined]
     assert rows.strings.text(int(column.code[table.find(item_key("i1"))])) == "a9"
     assert held(table) == {item_key("i1"): store.rows[item_key("i1")]}
 

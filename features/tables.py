@@ -1,0 +1,48 @@
+"""The seam of stored state: the rows of one view, whatever its kind.
+
+A kind of view is a spec (`features.spec`), what events do to its rows (`features.project`), and a
+table. `features.entities` makes the tables and joins those of one entity into Redis hashes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from features.layout import Ints
+from features.updates import Columns
+
+Folding = Callable[[int, int], None]
+"""Folds updates `start` to `stop` of those it was made for."""
+
+
+class StoredRow(NamedTuple):
+    """The Feast values of one row, in the order of its table's fields."""
+
+    values: Sequence[bytes | None]
+    """None: the field is not stored."""
+    gone: Sequence[int]
+    """Places of fields that were stored and hold nothing any more."""
+
+
+class Table(Protocol):
+    """Rows of one view in memory, by the row numbers that their entity gives out.
+
+    Folding is commutative: any order and any split of the same updates makes the same rows.
+    """
+
+    fields: tuple[str, ...]
+
+    @property
+    def newest(self) -> Ints:
+        """[row]: the time of the newest fact, ms; NEVER where the row holds nothing."""
+
+    def reserve(self, rows: int) -> None:
+        """Make room for row numbers below `rows`."""
+
+    def folding(self, updates: Columns, chosen: Ints, rows: Ints) -> Folding:
+        """Make the chosen updates ready to be folded into rows, one number for each."""
+
+    def load(self, rows: Ints, updated_at: Ints, values: Sequence[Sequence[bytes | None]]) -> None:
+        """Replace rows by what the store holds; `BadInput` when it is nothing of ours."""
+
+    def encoded(self, rows: Ints) -> Iterator[StoredRow]:
+        """What the store should hold of each row."""
