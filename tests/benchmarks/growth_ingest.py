@@ -1,0 +1,146 @@
+"""What an event costs as things grow: processor time of all processes together, by the event.
+
+From a base (users, items, rate, one partition) one thing at a time is made larger: ten times the
+users, ten times the items, ten times the rate, two and four partitions. Every user and item has a
+row before the clock starts; then impressions with clicks come at a steady rate. The cost is the
+processor time of `route`, `aggregate`, broker and Valkey.
+
+The yardstick is stock `FeatureStore.push` (its process and Valkey's) to ten times the rows.
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import psutil
+import redis
+
+from deploy.ports import HOST
+from features.events import EngagementEvent, Event, ImpressionEvent, ShownItem
+from tests.benchmarks.ground import START_MS, scratch
+from tests.benchmarks.live import Servers, emptied, grounded, keyed, until, working
+from tests.benchmarks.report import Result
+from tests.benchmarks.stock_feast import StockWriter
+
+MORE = 10
+SECONDS = 4.0
+PUSHED_ROWS = 2_000
+VIEW = "user_activity"
+
+
+@dataclass(frozen=True)
+class Load:
+    """What comes in."""
+
+    users: int
+    items: int
+    per_s: int
+    partitions: int = 1
+
+
+BASE = Load(users=2_000, items=500, per_s=800)
+FULL_BASE = Load(users=20_000, items=5_000, per_s=800)
+
+
+def run(full: bool) -> Result:
+    base = FULL_BASE if full else BASE
+    loads = {
+        "base": base,
+        "users": replace(base, users=MORE * base.users),
+        "items": replace(base, items=MORE * base.items),
+        "rate": replace(base, per_s=MORE * base.per_s),
+        "partitions_2": replace(base, partitions=2),
+        "partitions_4": replace(base, partitions=4),
+    }
+    with scratch() as folder, grounded(folder) as ground:
+        cost = {
+            name: cost_us(emptied(ground, f"{ground.topic}.{name}", load.partitions), load)
+            for name, load in loads.items()
+        }
+        pushed = pushed_us(ground, StockWriter(ground.repo, folder), base.users)
+    factor = {name: us / cost["base"] for name, us in cost.items() if name != "base"}
+    ours = {
+        "worst_cost_factor": max(factor.values()),
+        **{f"cost_factor_{name}": times for name, times in factor.items()},
+        "us_per_event_base": cost["base"],
+    }
+    yardstick = {
+        "us_per_row_base": pushed[0],
+        "us_per_row_users": pushed[1],
+        "worst_cost_factor": pushed[1] / pushed[0],
+    }
+    ratio = {"worst_cost_factor": yardstick["worst_cost_factor"] / ours["worst_cost_factor"]}
+    return Result("growth_ingest", ours, yardstick, ratio)
+
+
+def cost_us(ground: Servers, load: Load) -> float:
+    """Processor microseconds per event of all processes, at a steady rate."""
+    known = list(_everyone(load))
+    ground.send(keyed(known))
+    flow = list(_flow(load, int(load.per_s * SECONDS)))
+    with working(ground) as pipeline:
+        wanted = ground.updates(known)
+        until(lambda: pipeline.done()["folded_updates"] >= wanted)
+        used = sum(pipeline.cpu_s().values())
+        ground.send_paced(keyed(flow), load.per_s)
+        wanted += ground.updates(flow)
+        until(lambda: pipeline.done()["folded_updates"] >= wanted)
+        return (sum(pipeline.cpu_s().values()) - used) / len(flow) * 1e6
+
+
+def pushed_us(ground: Servers, stock: StockWriter, users: int) -> tuple[float, float]:
+    """Processor microseconds per row that stock Feast pushes, to some users and to ten times."""
+    with redis.Redis(HOST, ground.redis_port) as client:
+        server = psutil.Process(int(client.info("server")["process_id"]))
+    row = stock.rows(VIEW, "user_id", ["u1"])  # every pushed row is like that of a known user
+    found = []
+    for count in (users, MORE * users):
+        rng = random.Random(count)
+        ids = [f"u{rng.randrange(count)}" for _ in range(PUSHED_ROWS)]
+        frame = row.loc[[0] * PUSHED_ROWS].assign(user_id=ids)
+        stock.push(VIEW, frame, 500)
+        used = time.process_time() + sum(server.cpu_times()[:2])
+        stock.push(VIEW, frame, 500)
+        used = time.process_time() + sum(server.cpu_times()[:2]) - used
+        found.append(used / PUSHED_ROWS * 1e6)
+    return found[0], found[1]
+
+
+def _everyone(load: Load) -> Iterator[Event]:
+    """One event for each user, on all items in turn, and for each item."""
+    for number in range(max(load.users, load.items)):
+        yield _click(number, number % load.users, number % load.items)
+
+
+def _flow(load: Load, count: int) -> Iterator[Event]:
+    """Impressions of one item, each followed by a click in one case of three."""
+    rng = random.Random(7)
+    made = 0
+    while made < count:
+        user, item = rng.randrange(load.users), rng.randrange(load.items)
+        yield ImpressionEvent(
+            event_id=f"shown-{made}",
+            event_time=START_MS + 10_000_000 + made,
+            request_id=f"r{made}",
+            user_id=f"u{user}",
+            surface="home",
+            items=[ShownItem(item_id=f"i{item}", author_id=f"a{item % 97}", categories=["c"])],
+        )
+        made += 1
+        if made < count and rng.random() < 1 / 3:
+            yield _click(START_MS + made, user, item)
+            made += 1
+
+
+def _click(number: int, user: int, item: int) -> Event:
+    return EngagementEvent(
+        event_id=f"click-{number}",
+        event_time=START_MS + number % 10_000_000,
+        user_id=f"u{user}",
+        item_id=f"i{item}",
+        action="click",
+        author_id=f"a{item % 97}",
+        categories=["c"],
+        surface="home",
+    )
