@@ -16,6 +16,7 @@ from deploy import servers
 from deploy.feature_store import SETTINGS, applying, write_settings
 from deploy.ports import HOST, free_port
 from deploy.processes import running
+from tests import kafka_server
 
 # OpenMP threads that wait for a busy core make tiny trainings a hundred times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,6 +32,25 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("broker") / "broker.log"
     with running(servers.broker(free_port()), log) as child:
         yield f"{HOST}:{child.port}"
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an Apache Kafka, one for the whole run; skips where it cannot run."""
+    if (why := kafka_server.missing()) is not None:
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("apache-kafka")
+    program = kafka_server.apache_kafka(free_port(), folder)
+    with running(program, folder / "broker.log", kafka_server.START_TIMEOUT_S) as child:
+        yield f"{HOST}:{child.port}"
+
+
+@pytest.fixture(params=["in-memory", "apache"])
+def any_broker(request: pytest.FixtureRequest) -> str:
+    """The address of a broker of each kind in turn, shared by the whole run."""
+    name = "broker" if request.param == "in-memory" else "apache_kafka"
+    address: str = request.getfixturevalue(name)
+    return address
 
 
 @pytest.fixture(scope="session")
