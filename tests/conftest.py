@@ -17,6 +17,7 @@ from deploy.feature_store import SETTINGS, applying, write_settings
 from deploy.ports import HOST, free_port
 from deploy.processes import running
 from tests import kafka_server
+from tests.redis_cluster import Cluster, redis_cluster
 
 # OpenMP threads that wait for a busy core make tiny trainings a hundred times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -69,6 +70,20 @@ def empty_valkey(valkey: str) -> str:
         client.function_flush()
         client.script_flush()
     return valkey
+
+
+@pytest.fixture(scope="session")
+def whole_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Redis Cluster of three primaries and three replicas, one for the whole run."""
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+@pytest.fixture
+def cluster(whole_cluster: Cluster) -> Cluster:
+    """The same Cluster, empty; the test that kills a server of it starts it again."""
+    whole_cluster.clear()
+    return whole_cluster
 
 
 @pytest.fixture(scope="session")
