@@ -78,7 +78,8 @@ class Cluster:
 
     def client(self) -> RedisCluster:
         """A client of the whole Cluster."""
-        return RedisCluster(startup_nodes=[ClusterNode(HOST, port) for port in self.alive])
+        nodes = [ClusterNode(HOST, port) for port in self.alive]  # type: ignore[no-untyped-call]
+        return RedisCluster(startup_nodes=nodes)
 
     def keys(self) -> dict[int, list[bytes]]:
         """The keys on each living primary, by its port."""

@@ -65,6 +65,10 @@ class Stream:
         os.killpg(child.pid, signal.SIGKILL)
         os.waitpid(child.pid, 0)
 
+    def spawn(self, name: str) -> None:
+        """Start a worker, and wait for nothing."""
+        self.alive[name] = spawn(self._program(name), self.logs / f"{name}.log")
+
     def rewind_route(self, project: str, offsets_back: int) -> None:
         """Take back the last commits of a dead route, as if it had died before making them."""
         consumer = KafkaConsumer(
@@ -139,7 +143,7 @@ class Stream:
         deadline = time.monotonic() + CAUGHT_UP_S
         while (rows := self.rows()) != expected:
             if time.monotonic() > deadline:
-                raise AssertionError(_difference(rows, expected) + self._tails())
+                raise AssertionError(difference(rows, expected) + self.tails())
             time.sleep(0.1)
 
     def wait_until_folding(self, rows: int) -> None:
@@ -171,24 +175,33 @@ class Stream:
             "HEADRACE_METRICS_PORT": str(port),
             **self.settings,
         }
-        command = [sys.executable, "-m", "deploy.cli", name]
+        role = name.partition("-")[0]  # `route-2` is another `route`
+        command = [sys.executable, "-m", "deploy.cli", role]
         return Program(name, command, port, is_healthy, environment)
 
-    def _tails(self) -> str:
+    def tails(self) -> str:
         return "".join(f"\n{name}:{child.log_tail()}" for name, child in self.alive.items())
 
 
 @contextlib.contextmanager
-def stream(broker: str, redis: str, repo: Path, logs: Path, unique: str) -> Iterator[Stream]:
+def stream(
+    broker: str,
+    redis: str,
+    repo: Path,
+    logs: Path,
+    unique: str,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Stream]:
     """A stream whose workers are gone when the `with` ends."""
-    made = Stream(broker, redis, repo, logs, unique)
+    made = Stream(broker, redis, repo, logs, unique, settings or {})
     try:
         yield made
     finally:
         made.close()
 
 
-def _difference(rows: Mapping[bytes, Hash], expected: Mapping[bytes, Hash]) -> str:
+def difference(rows: Mapping[bytes, Hash], expected: Mapping[bytes, Hash]) -> str:
+    """How some rows differ from those that are expected, with an example of each kind."""
     missing = [key for key in expected if key not in rows]
     extra = [key for key in rows if key not in expected]
     other = [key for key in expected if key in rows and rows[key] != expected[key]]
