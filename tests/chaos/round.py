@@ -19,9 +19,9 @@ from tests.chaos.traffic import Traffic, probes
 from tests.workers import PARTITIONS, difference
 
 MAX_AHEAD_MS = 300_000
-VISIBLE_S = 120.0
+VISIBLE_S = 180.0
 """The stream must move again by itself within this time, whatever was killed."""
-FINAL_S = 120.0
+FINAL_S = 180.0
 ZOMBIE_S = (7.0, 11.0)
 """How long a worker is stopped: past its session of 6 s, so that it is fenced."""
 PROBE_S = 0.05
