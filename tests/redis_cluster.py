@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from redis.cluster import ClusterNode, RedisCluster
@@ -42,6 +43,10 @@ class Cluster:
         started = [(p, spawn(p, self.folder / f"{p.port}.log")) for p in wanted]
         self.alive |= {p.port: child for p, child in started}
         wait_until_ready(started, 30)
+
+    def hold(self, port: int, held: bool) -> None:
+        """Stop a server in its tracks, or let it go on."""
+        os.killpg(self.alive[port].pid, signal.SIGSTOP if held else signal.SIGCONT)
 
     def kill(self, port: int) -> None:
         """End a server as a power cut would."""
@@ -132,6 +137,15 @@ class Cluster:
         except redis.ResponseError:
             return False
         return True
+
+
+def client_of(url: str) -> "redis.Redis | RedisCluster":
+    """A client of one server, or of the Cluster whose nodes a URL names."""
+    nodes = urlsplit(url).netloc.split(",")
+    if len(nodes) == 1:
+        return redis.Redis.from_url(url)
+    addresses = [node.partition(":") for node in nodes]
+    return RedisCluster(startup_nodes=[ClusterNode(h, int(p)) for h, _, p in addresses])  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
