@@ -1,26 +1,28 @@
-"""Rows in Redis or Valkey, in Feast's layout, guarded by their markers.
+"""Rows in Redis or Valkey, one server or a Cluster, in Feast's layout, guarded by their markers.
 
-A batch of rows is one script call: one call per row would cost the server two and a half times
-as much (9.5 µs a row against 24 µs, rows of 8 fields of 24 bytes).
+On one server a batch of rows is one script call: one call per row would cost the server two and a
+half times as much (9.5 µs a row against 24 µs, rows of 8 fields of 24 bytes). In a Cluster the keys
+of a call must share a slot, so there it is one call a row, pipelined to all primaries at once.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from features.codec import MARKER_FIELD, entity_prefix
 from features.entities import Hash, RowWrite
-from features.errors import BadInput, Refused, Unavailable
+from features.errors import Refused, Unavailable
+from features.redis_link import Call, Durability, Link, call
+from features.redis_shards import Shards, open_shards
 from features.row_store import Checkpoint, Seal
 
-Durability = Literal["aof", "replicas", "none"]
+__all__ = ["Durability", "RedisRows"]
+
 R = TypeVar("R")
+T = TypeVar("T")
 
 ROWS_PER_CALL: Final = 50
 READS_PER_CALL: Final = 500
@@ -71,53 +73,52 @@ return 1
 
 _GENERATION: Final = """
 local known = redis.call('HGET', KEYS[1], ARGV[1])
-if known then return tonumber(known) end
+if known then return {tonumber(known), 0} end
 local fresh = redis.call('HLEN', KEYS[1]) + 1
 redis.call('HSET', KEYS[1], ARGV[1], fresh)
-return fresh
+return {fresh, 1}
 """
 
 
 class RedisRows:
-    """Rows, checkpoints and facts of one project in one Redis.
+    """Rows, checkpoints and facts of one project in one Redis, or in a Redis Cluster.
 
-    Calls go through one connection at a time; `seal` hands it to a waiting thread and goes on
-    with the other, because WAIT and WAITAOF speak for the connection that wrote. A connection is
-    made once: one that was lost is an error for good, because a server that came back may have
-    lost what was written (rule 5).
+    Which of the two it is, is asked at the first call. Every connection is made then, and once:
+    one that was lost, or a Cluster's word that a key moved, is an error for good, because a server
+    that came back or was replaced may have lost what was written (rule 5).
     """
 
     def __init__(
         self, url: str, project: str, indexed: Sequence[str] = (), durability: Durability = "aof"
     ) -> None:
         self.durability: Durability = durability
+        self._url = url
         self._space = f"headrace:{project}"
         self._indexes = {entity_prefix(key): self._index(key) for key in indexed}
-        self._clients = [
-            redis.Redis.from_url(
-                url,
-                max_connections=1,
-                socket_timeout=10.0,
-                retry=Retry(NoBackoff(), 0),
-                redis_connect_func=_connect_once(),
-            )
-            for _ in range(2)
-        ]
-        self._active = 0
-        self._sealing: Future[bool] | None = None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._opened: Shards | None = None
+        self._pool = ThreadPoolExecutor(16, thread_name_prefix="redis")
 
     def close(self) -> None:
         """Give the connections back."""
         self._pool.shutdown(cancel_futures=True)
-        for client in self._clients:
-            client.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def check(self) -> list[str]:
         """Refuse a Redis that may drop rows; returns what could not be checked or promised."""
-        notes = []
+        notes: list[str] = []
+        for link in self._shards.links:
+            notes += self._check(link)
+        if self.durability == "none":
+            notes.append(
+                "durability is none: rows and checkpoints that Redis loses in a crash are lost"
+            )
+        return list(dict.fromkeys(notes))
+
+    def _check(self, link: Link) -> list[str]:
         try:
-            policy = _call(lambda: self._client.config_get("maxmemory-policy", "appendonly"))
+            policy = call(lambda: link.client.config_get("maxmemory-policy", "appendonly"))
+            replicas = cast(dict[str, Any], call(lambda: link.client.info("replication")))
         except redis.ResponseError:
             return ["CONFIG is not allowed here: make sure maxmemory-policy is noeviction"]
         settings = cast(dict[str, str], policy)
@@ -126,182 +127,182 @@ class RedisRows:
                 f"Redis evicts rows (maxmemory-policy {settings['maxmemory-policy']}), and a row "
                 "that is evicted loses its marker: set maxmemory-policy to noeviction"
             )
+        followed = int(replicas.get("connected_slaves", 0))
         if self.durability == "aof" and settings.get("appendonly") != "yes":
             raise Refused(
                 "durability is aof but Redis has appendonly off, so no checkpoint would ever be "
                 "written: turn appendonly on, or set HEADRACE_DURABILITY to replicas or none"
             )
-        if self.durability == "none":
-            notes.append(
-                "durability is none: rows and checkpoints that Redis loses in a crash are lost"
+        if self.durability == "aof" and followed and self._shards.cluster:
+            raise Refused(
+                "durability is aof but the Cluster has replicas, and one that takes over may lack "
+                "rows that only the primary's disk held: set HEADRACE_DURABILITY to replicas"
             )
-        return notes
+        if self.durability == "replicas" and not followed:
+            without = "durability is replicas but a Redis primary has none connected"
+            return [f"{without}: until it has, no checkpoint is saved"]
+        return []
 
     def read(self, keys: Sequence[bytes]) -> list[Hash]:
         """The whole hash of each key."""
-        found: list[Hash] = []
-        for part in _parts(keys, READS_PER_CALL):
-            pipe = self._client.pipeline(transaction=False)
-            for key in part:
-                pipe.hgetall(key)  # type: ignore[arg-type]
-            found += _call(pipe.execute)
-        return found
+        return self._spread(keys, lambda key: key, _read)
 
     def write(self, writes: Sequence[RowWrite]) -> list[bool]:
         """Compare-and-set of each row, many rows a call."""
-        calls = []
-        for part in _parts(writes, ROWS_PER_CALL):
-            arguments: list[Any] = [MARKER_FIELD]
-            for write in part:
-                index = self._index_of(write.key)
-                marker = write.marker
-                head = (marker.generation, marker.offset, marker.encode(), index)
-                arguments += (*head, len(write.fields), len(write.gone))
-                arguments += write.fields
-                arguments += write.gone
-            calls.append(([write.key for write in part], arguments))
-        done: list[bool] = []
-        for answer in self._scripted(_WRITE, calls):
-            done += [flag == 1 for flag in answer]
-        return done
+        size = 1 if self._shards.cluster else ROWS_PER_CALL
+
+        def write(link: Link, part: Sequence[RowWrite]) -> list[bool]:
+            calls = [self._written(some) for some in _parts(part, size)]
+            return [flag == 1 for answer in link.scripted(_WRITE, calls) for flag in answer]
+
+        return self._spread(writes, lambda write: write.key, write)
+
+    def _written(self, writes: Sequence[RowWrite]) -> Call:
+        """The script call of some rows."""
+        arguments: list[Any] = [MARKER_FIELD]
+        for write in writes:
+            marker = write.marker
+            head = (marker.generation, marker.offset, marker.encode(), self._index_of(write.key))
+            arguments += (*head, len(write.fields), len(write.gone))
+            arguments += write.fields
+            arguments += write.gone
+        return [write.key for write in writes], arguments
 
     def seal(self) -> Seal:
-        """Make what the active connection wrote durable, and write through the other one."""
-        if self._sealing is not None:
-            wait([self._sealing])  # the other connection is still in use there
-        client = self._client
-        self._active = 1 - self._active
-        self._sealing = self._pool.submit(self._wait, client)
-        return _Pending(self._sealing)
+        """Make what the active connections wrote durable, and write through the others."""
+        shards = self._shards
+        return _Pending(
+            [
+                link.seal(f"{shards.tags(number)[0]}{self._space}:sealed")
+                for number, link in enumerate(shards.links)
+            ]
+        )
 
     def keys(self, join_key: str) -> list[bytes]:
         """The keys of all rows of an indexed entity."""
-        index = self._index(join_key)
-        return _call(lambda: list(self._client.sscan_iter(index, count=10_000)))
+        found: list[bytes] = []
+        index, shards = self._index(join_key), self._shards
+        for number, link in enumerate(shards.links):
+            if not shards.cluster:
+                client = link.client
+                found += call(lambda client=client: list(client.sscan_iter(index, count=10_000)))  # type: ignore[misc]
+                continue
+            for tags in _parts(shards.tags(number), READS_PER_CALL):
+                pipe = link.client.pipeline(transaction=False)
+                for tag in tags:
+                    pipe.smembers(tag + index)
+                for members in call(pipe.execute):
+                    found += members
+        return found
 
     def checkpoint(self, partition: int) -> Checkpoint | None:
         """The saved checkpoint of a partition."""
-        stored = _call(lambda: self._client.get(f"{self._space}:checkpoint:{partition}"))
+        key = f"{self._space}:checkpoint:{partition}"
+        stored = call(lambda: self._holder(key).client.get(key))
         return Checkpoint.model_validate_json(stored) if stored else None  # type: ignore[arg-type]
 
     def save_checkpoint(self, partition: int, checkpoint: Checkpoint) -> None:
         """Save a checkpoint unless a later one stands there."""
         content = json.dumps(checkpoint.model_dump(), separators=(",", ":"))
         arguments = [checkpoint.generation, checkpoint.offset, content]
-        self._scripted(_FORWARD, [([f"{self._space}:checkpoint:{partition}".encode()], arguments)])
+        key = f"{self._space}:checkpoint:{partition}"
+        self._holder(key).scripted(_FORWARD, [([key.encode()], arguments)])
 
     def remember(self, name: str, field: str, value: str) -> str:
-        """Fix a fact once; returns the one that stands."""
+        """Fix a fact once; returns the one that stands, which is durable if it is new."""
         key = f"{self._space}:{name}"
-        _call(lambda: self._client.hsetnx(key, field, value))
-        return cast(bytes, _call(lambda: self._client.hget(key, field))).decode()
+        link = self._holder(key)
+        if call(lambda: link.client.hsetnx(key, field, value)):
+            self._confirm(link, key)
+        return cast(bytes, call(lambda: link.client.hget(key, field))).decode()
 
     def remembered(self, name: str) -> dict[str, str]:
         """All facts under a name."""
-        found = _call(lambda: self._client.hgetall(f"{self._space}:{name}"))
+        key = f"{self._space}:{name}"
+        found = call(lambda: self._holder(key).client.hgetall(key))
         return {k.decode(): v.decode() for k, v in cast(Hash, found).items()}
 
     def generation(self, topic: str, topic_id: str) -> int:
         """The number of a topic's life."""
-        key = f"{self._space}:generations:{topic}".encode()
-        return int(self._scripted(_GENERATION, [([key], [topic_id])])[0])
+        key = f"{self._space}:generations:{topic}"
+        link = self._holder(key)
+        number, fresh = link.scripted(_GENERATION, [([key.encode()], [topic_id])])[0]
+        if fresh:
+            self._confirm(link, key)
+        return int(number)
 
     @property
-    def _client(self) -> "redis.Redis":
-        return self._clients[self._active]
+    def _shards(self) -> Shards:
+        if self._opened is None:
+            self._opened = open_shards(self._url, self.durability)
+        return self._opened
+
+    def _holder(self, key: str) -> Link:
+        return self._shards.links[self._shards.of(key.encode())]
+
+    def _confirm(self, link: Link, key: str) -> None:
+        """A fact that others will build on must not be lost in a failover."""
+        tag = self._shards.tag(key.encode())
+        if not link.confirmed(link.client, f"{tag}{self._space}:sealed"):
+            raise Unavailable(
+                f"Redis did not confirm that a new fact ({key}) is durable "
+                f"(durability {self.durability})"
+            )
+
+    def _spread(
+        self,
+        things: Sequence[T],
+        key_of: Callable[[T], bytes],
+        run: Callable[[Link, Sequence[T]], list[R]],
+    ) -> list[R]:
+        """Run on each link with what it holds, all links at once; answers in the order given."""
+        shards = self._shards
+        if not shards.cluster:
+            return run(shards.links[0], things)
+        places: dict[int, list[int]] = {}
+        for place, thing in enumerate(things):
+            places.setdefault(shards.of(key_of(thing)), []).append(place)
+        running = {
+            number: self._pool.submit(run, shards.links[number], [things[p] for p in mine])
+            for number, mine in places.items()
+        }
+        wait(running.values())  # nothing of this call is under way any more when it raises
+        answers: dict[int, R] = {}
+        for number, future in running.items():
+            answers |= zip(places[number], future.result(), strict=True)
+        return [answers[place] for place in range(len(things))]
 
     def _index(self, join_key: str) -> str:
         return f"{self._space}:index:{join_key}"
 
     def _index_of(self, key: bytes) -> str:
+        """The set that a row's key is added to: in a Cluster one for each slot."""
         for prefix, index in self._indexes.items():
             if key.startswith(prefix):
-                return index
+                return self._shards.tag(key) + index
         return ""
-
-    def _scripted(
-        self, script: str, calls: Sequence[tuple[Sequence[bytes], list[Any]]]
-    ) -> list[Any]:
-        """Run a script for each (keys, arguments), pipelined; loads it once per connection."""
-        digest = _SHA[script]
-        for attempt in range(2):
-            pipe = self._client.pipeline(transaction=False)
-            if attempt:
-                pipe.script_load(script)
-            for keys, arguments in calls:
-                pipe.evalsha(digest, len(keys), *keys, *arguments)
-            try:
-                answers: list[Any] = _call(pipe.execute)
-                return answers[1:] if attempt else answers
-            except redis.exceptions.NoScriptError:
-                continue
-        raise Unavailable("Redis forgets scripts as fast as they are loaded")
-
-    def _wait(self, client: "redis.Redis") -> bool:
-        """Whether the server confirms all writes before now; Unavailable when it cannot be asked.
-
-        The write made here comes after those of the other connection as well, whose own seal may
-        have failed.
-        """
-        if self.durability == "none":
-            return True
-        _call(lambda: client.set(f"{self._space}:sealed", b"1"))
-        try:
-            if self.durability == "aof":
-                return cast(list[int], _call(lambda: client.waitaof(1, 0, 5000)))[0] >= 1
-            return cast(int, _call(lambda: client.wait(1, 5000))) >= 1
-        except redis.ResponseError:
-            return False
 
 
 class _Pending:
-    def __init__(self, waiting: "Future[bool]") -> None:
+    """Safe when every server said so."""
+
+    def __init__(self, waiting: Sequence["Future[bool]"]) -> None:
         self._waiting = waiting
 
     def safe(self) -> bool | None:
-        return self._waiting.result() if self._waiting.done() else None
+        if not all(one.done() for one in self._waiting):
+            return None
+        return all(one.result() for one in self._waiting)
 
 
-def _connect_once() -> Callable[[Any], None]:
-    """What runs when a connection is made; the second time it refuses."""
-    made: list[bool] = []
-
-    def connect(connection: Any) -> None:
-        if made:
-            raise redis.ConnectionError("the connection was lost")
-        connection.on_connect()
-        made.append(True)
-
-    return connect
-
-
-def _sha(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-
-_SHA: Final = {script: _sha(script) for script in (_WRITE, _FORWARD, _GENERATION)}
-
-
-def _call(function: Callable[[], R]) -> R:
-    """Run a Redis call; what only the server's absence can cause becomes Unavailable."""
-    try:
-        return function()
-    except redis.exceptions.NoScriptError:
-        raise
-    except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ReadOnlyError) as error:
-        raise Unavailable(f"Redis does not answer: {error}") from error
-    except redis.exceptions.OutOfMemoryError as error:
-        raise Unavailable(f"Redis is full: {error}") from error
-    except redis.ResponseError as error:
-        cause = str(error).rpartition("caused error: ")[2]
-        if cause.startswith("HEADRACE"):
-            raise BadInput(
-                f"{cause.removeprefix('HEADRACE ')}: use the version of Headrace that wrote the "
-                "row, or backfill into a new project"
-            ) from error
-        if cause.startswith(("LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "OOM", "MISCONF")):
-            raise Unavailable(f"Redis cannot serve now: {error}") from error
-        raise
+def _read(link: Link, keys: Sequence[bytes]) -> list[Hash]:
+    found: list[Hash] = []
+    for part in _parts(keys, READS_PER_CALL):
+        pipe = link.client.pipeline(transaction=False)
+        for key in part:
+            pipe.hgetall(key)  # type: ignore[arg-type]
+        found += call(pipe.execute)
+    return found
 
 
 def _parts(things: Sequence[R], size: int) -> Iterator[Sequence[R]]:

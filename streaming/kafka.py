@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Final, TypeVar
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as Partition
 from kafka.admin import NewTopic
+from kafka.coordinator.base import MemberState
 from kafka.errors import (
     KafkaError,
     OffsetOutOfRangeError,
@@ -20,11 +22,13 @@ from kafka.structs import OffsetAndMetadata
 
 from features.errors import Refused, Unavailable
 from streaming.records import Listener, Outgoing, Record
+from streaming.stall import StallWatch
 
 R = TypeVar("R")
 
 RECORD_BYTES_MAX: Final = 16 * 1024 * 1024
 FLUSH_TIMEOUT_S: Final = 35.0
+TOPIC_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +64,8 @@ class Broker:
                 if fresh:
                     with suppress(TopicAlreadyExistsError):  # another worker was first
                         admin.create_topics(fresh)
-                found = {t["name"]: t for t in admin.describe_topics(list(wanted))}
             for topic, partitions in wanted.items():
-                has = len(found[topic]["partitions"])
+                has = len(_described(admin, topic)["partitions"])
                 if has != partitions:
                     raise Refused(
                         f"topic {topic!r} has {has} partitions, the settings say {partitions}: "
@@ -76,8 +79,7 @@ class Broker:
         with _reached(self.bootstrap):
             admin = KafkaAdminClient(**self.client)
             try:
-                (found,) = admin.describe_topics([topic])
-                return str(found.get("topic_id"))
+                return str(_described(admin, topic).get("topic_id"))
             finally:
                 admin.close()
 
@@ -90,6 +92,17 @@ class Broker:
         """A producer."""
         with _reached(self.bootstrap):
             return KafkaSink(self)
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """The offset after the last record of each partition."""
+        with _reached(self.bootstrap):
+            consumer = _consumer(self, None)
+            try:
+                numbers = consumer.partitions_for_topic(topic) or set()
+                ends = consumer.end_offsets([Partition(topic, number) for number in numbers])
+                return {tp.partition: offset for tp, offset in ends.items()}
+            finally:
+                consumer.close()
 
     def scan(self, topic: str, idle_ms: int = 1500) -> Iterator[Record]:
         """Every record of a topic from its beginning, until none comes for `idle_ms`."""
@@ -125,6 +138,7 @@ class KafkaSource:
         self._changes: queue.SimpleQueue[tuple[bool, list[int]]] = queue.SimpleQueue()
         self._listener: Listener | None = None
         self._held = False
+        self._watch = StallWatch()
 
     def subscribe(self, listener: Listener) -> None:
         """Join the group; the listener is told inside `poll`."""
@@ -144,6 +158,10 @@ class KafkaSource:
         except KafkaError as error:
             raise Unavailable(f"Kafka: {error}") from error
         changed = self._tell()
+        if polled or self._held:
+            self._watch.moved()
+        elif self._watch.due():
+            self._look()
         return {
             tp.partition: [_record(r) for r in records]
             for tp, records in polled.items()
@@ -167,6 +185,23 @@ class KafkaSource:
                     *(Partition(self._topic, n) for n in partitions if n in owned)
                 )
         return changed
+
+    def _look(self) -> None:
+        """Nothing came for a while: raise Unavailable, for a new client, when that is a fault."""
+        consumer, owned = self._consumer, self._consumer.assignment()
+        try:
+            ends = consumer.end_offsets(owned, timeout_ms=5_000) if owned else {}
+            at = {tp: consumer.position(tp, timeout_ms=1_000) for tp in owned}
+        except KafkaError as error:
+            raise Unavailable(f"Kafka: {error}") from error
+        member = consumer.group_metadata().state is MemberState.STABLE
+        fault = self._watch.fault(
+            member,
+            {tp.partition: offset for tp, offset in at.items() if offset is not None},
+            {tp.partition: offset for tp, offset in ends.items()},
+        )
+        if fault is not None:
+            raise Unavailable(f"Kafka: topic {self._topic!r}: {fault}")
 
     def committed(self, partition: int) -> int | None:
         """The group's committed offset."""
@@ -285,6 +320,26 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
 def open_sink(bootstrap: str) -> KafkaSink:
     """A producer on a broker without security settings, for the command line."""
     return Broker(bootstrap, {}).sink()
+
+
+def _described(admin: KafkaAdminClient, topic: str) -> Mapping[str, Any]:
+    """What the broker knows of a topic; waits for one that was created only now.
+
+    A controller acknowledges a topic before every broker has heard of it: until then it has no
+    partitions, or partitions without a leader, which a consumer would take as the truth.
+    """
+    deadline = time.monotonic() + TOPIC_TIMEOUT_S
+    while True:
+        found: Mapping[str, Any]
+        (found,) = admin.describe_topics([topic])
+        if found["partitions"] and not any(p["error_code"] for p in found["partitions"]):
+            return found
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"topic {topic!r} has no partitions that can be used (error code "
+                f"{found.get('error_code')}): check that its brokers run"
+            )
+        time.sleep(0.05)
 
 
 def _consumer(broker: Broker, group: str | None) -> KafkaConsumer:

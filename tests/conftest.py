@@ -16,6 +16,8 @@ from deploy import servers
 from deploy.feature_store import SETTINGS, applying, write_settings
 from deploy.ports import HOST, free_port
 from deploy.processes import running
+from tests import kafka_server
+from tests.redis_cluster import Cluster, redis_cluster
 
 # OpenMP threads that wait for a busy core make tiny trainings a hundred times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,6 +36,25 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an Apache Kafka, one for the whole run; skips where it cannot run."""
+    if (why := kafka_server.missing()) is not None:
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("apache-kafka")
+    program = kafka_server.apache_kafka(free_port(), folder)
+    with running(program, folder / "broker.log", kafka_server.START_TIMEOUT_S) as child:
+        yield f"{HOST}:{child.port}"
+
+
+@pytest.fixture(params=["in-memory", "apache"])
+def any_broker(request: pytest.FixtureRequest) -> str:
+    """The address of a broker of each kind in turn, shared by the whole run."""
+    name = "broker" if request.param == "in-memory" else "apache_kafka"
+    address: str = request.getfixturevalue(name)
+    return address
+
+
+@pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Valkey server, one for the whole run; `empty_valkey` for a clean one."""
     folder = tmp_path_factory.mktemp("valkey")
@@ -49,6 +70,20 @@ def empty_valkey(valkey: str) -> str:
         client.function_flush()
         client.script_flush()
     return valkey
+
+
+@pytest.fixture(scope="session")
+def whole_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Redis Cluster of three primaries and three replicas, one for the whole run."""
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+@pytest.fixture
+def cluster(whole_cluster: Cluster) -> Cluster:
+    """The same Cluster, empty; the test that kills a server of it starts it again."""
+    whole_cluster.clear()
+    return whole_cluster
 
 
 @pytest.fixture(scope="session")

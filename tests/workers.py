@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -22,10 +23,13 @@ from streaming.dead_letters import DeadLetter, distinct, read_dead_letter
 from streaming.kafka import Broker
 from streaming.records import Outgoing
 from tests.pipeline import unmarked
+from tests.redis_cluster import client_of
 from tests.waiting import until
 
 PARTITIONS = 4
 CAUGHT_UP_S = 60.0
+_OURS = re.compile(rb"(\{\d+\})?headrace:")
+"""What is no row: checkpoints, facts, indexes; in a Cluster behind a hash tag."""
 Keyed = tuple[bytes | None, bytes]
 """Key and value of a record to send."""
 
@@ -64,6 +68,10 @@ class Stream:
         child = self.alive.pop(name)
         os.killpg(child.pid, signal.SIGKILL)
         os.waitpid(child.pid, 0)
+
+    def spawn(self, name: str) -> None:
+        """Start a worker, and wait for nothing."""
+        self.alive[name] = spawn(self._program(name), self.logs / f"{name}.log")
 
     def rewind_route(self, project: str, offsets_back: int) -> None:
         """Take back the last commits of a dead route, as if it had died before making them."""
@@ -116,8 +124,8 @@ class Stream:
 
     def rows(self) -> dict[bytes, Hash]:
         """All rows as they stand in Redis, without their markers."""
-        with redis.Redis.from_url(self.redis) as client:
-            keys = [k for k in client.scan_iter(count=5000) if not k.startswith(b"headrace:")]
+        with client_of(self.redis) as client:
+            keys = [k for k in client.scan_iter(count=5000) if not _OURS.match(k)]
             pipe = client.pipeline(transaction=False)
             for key in keys:
                 pipe.hgetall(key)
@@ -125,8 +133,8 @@ class Stream:
 
     def row_count(self) -> int:
         """How many rows there are, nearly."""
-        with redis.Redis.from_url(self.redis) as client:
-            return int(client.dbsize())
+        with client_of(self.redis) as client:
+            return sum(1 for _ in client.scan_iter(count=5000))  # a Cluster's DBSIZE is one node's
 
     def letters(self) -> list[DeadLetter]:
         """The dead letters so far, each once."""
@@ -139,12 +147,12 @@ class Stream:
         deadline = time.monotonic() + CAUGHT_UP_S
         while (rows := self.rows()) != expected:
             if time.monotonic() > deadline:
-                raise AssertionError(_difference(rows, expected) + self._tails())
+                raise AssertionError(difference(rows, expected) + self.tails())
             time.sleep(0.1)
 
     def wait_until_folding(self, rows: int) -> None:
         """Return once there are some rows: the stream runs."""
-        until(lambda: self.row_count() >= rows, CAUGHT_UP_S, f"for {rows} rows", pause_s=0.01)
+        until(lambda: self.row_count() >= rows, CAUGHT_UP_S, f"for {rows} rows", pause_s=0.02)
 
     def wait_until_idle(self) -> None:
         """Return once nothing has been written for longer than a checkpoint takes to be due."""
@@ -171,24 +179,33 @@ class Stream:
             "HEADRACE_METRICS_PORT": str(port),
             **self.settings,
         }
-        command = [sys.executable, "-m", "deploy.cli", name]
+        role = name.partition("-")[0]  # `route-2` is another `route`
+        command = [sys.executable, "-m", "deploy.cli", role]
         return Program(name, command, port, is_healthy, environment)
 
-    def _tails(self) -> str:
+    def tails(self) -> str:
         return "".join(f"\n{name}:{child.log_tail()}" for name, child in self.alive.items())
 
 
 @contextlib.contextmanager
-def stream(broker: str, redis: str, repo: Path, logs: Path, unique: str) -> Iterator[Stream]:
+def stream(
+    broker: str,
+    redis: str,
+    repo: Path,
+    logs: Path,
+    unique: str,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Stream]:
     """A stream whose workers are gone when the `with` ends."""
-    made = Stream(broker, redis, repo, logs, unique)
+    made = Stream(broker, redis, repo, logs, unique, settings or {})
     try:
         yield made
     finally:
         made.close()
 
 
-def _difference(rows: Mapping[bytes, Hash], expected: Mapping[bytes, Hash]) -> str:
+def difference(rows: Mapping[bytes, Hash], expected: Mapping[bytes, Hash]) -> str:
+    """How some rows differ from those that are expected, with an example of each kind."""
     missing = [key for key in expected if key not in rows]
     extra = [key for key in rows if key not in expected]
     other = [key for key in expected if key in rows and rows[key] != expected[key]]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.crc import key_slot
 
 from deploy import servers
 from deploy.ports import HOST, free_port
@@ -16,16 +17,22 @@ from features.errors import BadInput, Refused, Unavailable
 from features.marker import Marker
 from features.redis_rows import RedisRows
 from features.row_store import Checkpoint, MemoryRows, RowStore, Seal
+from tests.redis_cluster import Cluster
+from tests.waiting import until
 
 WAIT_S = 10.0
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "cluster"])
 def store(request: pytest.FixtureRequest) -> Iterator[RowStore]:
     if request.param == "memory":
         yield MemoryRows()
         return
-    rows = RedisRows(request.getfixturevalue("empty_valkey"), "p", ["item_id"])
+    if request.param == "redis":
+        rows = RedisRows(request.getfixturevalue("empty_valkey"), "p", ["item_id"])
+    else:
+        cluster: Cluster = request.getfixturevalue("cluster")
+        rows = RedisRows(cluster.url, "p", ["item_id"], "replicas")
     yield rows
     rows.close()
 
@@ -115,21 +122,26 @@ def test_one_fenced_row_of_a_batch_leaves_the_others_alone(store: RowStore) -> N
     ]
 
 
-def test_a_marker_of_a_later_format_is_not_overwritten(store: RowStore, valkey: str) -> None:
+def test_a_marker_of_a_later_format_is_not_overwritten(
+    store: RowStore, request: pytest.FixtureRequest
+) -> None:
     marker = Marker(1, 0, 2)
     later = RowWrite(_key("odd"), marker, [b"a", b"1"], [])
-    _plant(store, valkey, _key("odd"), b"2.something-else")
+    _plant(store, request, _key("odd"), b"2.something-else")
     with pytest.raises(BadInput, match="marker"):
         store.write([later])
     assert b"a" not in _row(store, _key("odd"))
 
 
-def _plant(store: RowStore, valkey: str, key: bytes, marker: bytes) -> None:
+def _plant(store: RowStore, request: pytest.FixtureRequest, key: bytes, marker: bytes) -> None:
     """Put a marker where no version of ours would."""
     if isinstance(store, MemoryRows):
         store.rows[key] = {b"_m": marker}
+    elif "cluster" in request.fixturenames:
+        with request.getfixturevalue("cluster").client() as client:
+            client.hset(key, "_m", marker)
     else:
-        with redis.Redis.from_url(valkey) as client:
+        with redis.Redis.from_url(request.getfixturevalue("valkey")) as client:
             client.hset(key, "_m", marker)
 
 
@@ -282,6 +294,75 @@ def test_scripts_that_the_server_forgot_are_sent_again(empty_valkey: str) -> Non
         client.script_flush()
     assert _write(rows, Marker(1, 0, 2), a=b"2")
     assert _row(rows)[b"a"] == b"2"
+    rows.close()
+
+
+# What follows is a Cluster alone.
+
+
+def test_rows_of_a_cluster_lie_on_all_primaries_each_beside_the_index_that_names_it(
+    cluster: Cluster,
+) -> None:
+    rows = RedisRows(cluster.url, "p", ["item_id"], "replicas")
+    wanted = [_key(f"i{n}") for n in range(300)]
+    rows.write([RowWrite(key, Marker(1, 0, 1), [b"a", b"1"], []) for key in wanted])
+    rows.close()
+    held = cluster.keys()
+    assert len(held) == 3
+    for port, keys in held.items():
+        ours = {key for key in keys if key in wanted}
+        assert len(ours) > 50
+        with redis.Redis(HOST, port) as client:
+            indexes = [key for key in keys if key.endswith(b":index:item_id")]
+            named = {index: set(client.smembers(index)) for index in indexes}
+        assert set().union(*named.values()) == ours
+        assert all(key_slot(index) == key_slot(k) for index, ks in named.items() for k in ks)
+
+
+def test_a_seal_waits_for_the_replica_of_every_primary(cluster: Cluster) -> None:
+    rows = RedisRows(cluster.url, "p", durability="replicas")
+    keys = [_key(f"k{n}") for n in range(100)]
+    rows.write([RowWrite(key, Marker(1, 0, 1), [b"a", b"1"], []) for key in keys])
+    assert _is_safe(rows.seal()) is True
+    replica = cluster.replica_of(cluster.primaries()[1])
+    cluster.kill(replica)
+    try:
+        rows.write([RowWrite(key, Marker(1, 0, 2), [b"a", b"2"], []) for key in keys])
+        assert _is_safe(rows.seal()) is False
+        assert any("none connected" in note for note in rows.check())
+    finally:
+        rows.close()
+        cluster.start(replica)
+        cluster.wait_until_whole()
+
+
+def test_a_primary_that_hands_over_is_a_lost_connection_and_a_new_store_finds_the_next(
+    cluster: Cluster,
+) -> None:
+    rows = RedisRows(cluster.url, "p", durability="replicas")
+    keys = [_key(f"k{n}") for n in range(100)]
+    writes = [RowWrite(key, Marker(1, 0, 1), [b"a", b"1"], []) for key in keys]
+    rows.write(writes)
+    assert _is_safe(rows.seal()) is True
+    replica = cluster.replica_of(cluster.primaries()[0])
+    cluster.ask(replica, "CLUSTER", "FAILOVER")
+    until(lambda: replica in cluster.primaries(), 20)
+    cluster.wait_until_whole()
+    with pytest.raises(Unavailable):
+        rows.write(writes)
+    rows.close()
+    again = RedisRows(cluster.url, "p", durability="replicas")
+    assert all(row[b"a"] == b"1" for row in again.read(keys))
+    assert all(again.write(writes))
+    again.close()
+
+
+def test_durability_on_disk_alone_is_refused_where_a_replica_may_take_over(
+    cluster: Cluster,
+) -> None:
+    rows = RedisRows(cluster.url, "p", durability="aof")
+    with pytest.raises(Refused, match="set HEADRACE_DURABILITY to replicas"):
+        rows.check()
     rows.close()
 
 

@@ -17,14 +17,14 @@ BAD = b'{"type":"us\xffer"}\x1b[2J'
 
 @pytest.fixture
 def topics(
-    broker: str, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    any_broker: str, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Broker, str, str]:
     """A broker with a topic of events and one of dead letters, which the settings name."""
     events, letters = unique("events"), unique("dead-letters")
-    monkeypatch.setenv("HEADRACE_KAFKA", broker)
+    monkeypatch.setenv("HEADRACE_KAFKA", any_broker)
     monkeypatch.setenv("HEADRACE_DEAD_LETTERS_TOPIC", letters)
     monkeypatch.setenv("COLUMNS", "200")
-    reached = Broker(broker, {})
+    reached = Broker(any_broker, {})
     reached.topics({events: 1, letters: 1})
     return reached, events, letters
 

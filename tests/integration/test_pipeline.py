@@ -15,11 +15,12 @@ import pytest
 
 from deploy import servers
 from deploy.ports import HOST, free_port
-from deploy.processes import running, spawn, stop, wait_until_ready
+from deploy.processes import Program, running, spawn, stop, wait_until_ready
 from features.events import EngagementEvent, Event, ImpressionEvent, ItemEvent, UserEvent
 from features.plan import FeatureRepo
 from features.spec import Plan
 from streaming.adapters import kuairand
+from tests import kafka_server
 from tests.data import FOLDER
 from tests.pipeline import final_rows
 from tests.records import bad_records, far_future_records, good_events
@@ -34,13 +35,30 @@ def plan(applied_repo: Path) -> Plan:
     return FeatureRepo(applied_repo).open().read()
 
 
+@pytest.fixture(params=["in-memory", "apache"])
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> Program:
+    """A broker of each kind, of the test's own: no group of another test is known there."""
+    if request.param == "in-memory":
+        return servers.broker(free_port())
+    if (why := kafka_server.missing()) is not None:
+        pytest.skip(why)
+    return kafka_server.apache_kafka(free_port(), tmp_path / "kafka")
+
+
 @pytest.fixture
-def made(empty_valkey: str, applied_repo: Path, tmp_path: Path) -> Iterator[Stream]:
-    """A stream on a broker of its own, so that no group of another test is known there."""
-    with running(servers.broker(free_port()), tmp_path / "broker.log") as broker:
-        address = f"{HOST}:{broker.port}"
-        with stream(address, empty_valkey, applied_repo, tmp_path, uuid.uuid4().hex[:8]) as one:
-            yield one
+def own_broker(program: Program, tmp_path: Path) -> Iterator[str]:
+    """The address of that broker while it runs."""
+    with running(program, tmp_path / "broker.log", kafka_server.START_TIMEOUT_S) as child:
+        yield f"{HOST}:{child.port}"
+
+
+@pytest.fixture
+def made(
+    own_broker: str, empty_valkey: str, applied_repo: Path, tmp_path: Path
+) -> Iterator[Stream]:
+    """A stream on a broker of its own."""
+    with stream(own_broker, empty_valkey, applied_repo, tmp_path, uuid.uuid4().hex[:8]) as one:
+        yield one
 
 
 def _real_events(count: int) -> list[Event]:
@@ -147,19 +165,18 @@ def test_workers_killed_in_mid_stream_leave_the_rows_of_an_uninterrupted_run(
 
 
 def test_a_redis_that_stalls_then_crashes_and_comes_back_with_older_rows_is_caught_up_with(
-    applied_repo: Path, plan: Plan, tmp_path: Path
+    own_broker: str, applied_repo: Path, plan: Plan, tmp_path: Path
 ) -> None:
     events = good_events(17, 9000)
-    program = servers.valkey(free_port(), tmp_path / "data")
-    url, log = f"redis://{HOST}:{program.port}/0", tmp_path / "valkey.log"
+    valkey = servers.valkey(free_port(), tmp_path / "data")
+    url, log = f"redis://{HOST}:{valkey.port}/0", tmp_path / "valkey.log"
     with (
         contextlib.ExitStack() as stack,
-        running(servers.broker(free_port()), tmp_path / "broker.log") as broker,
-        stream(f"{HOST}:{broker.port}", url, applied_repo, tmp_path, "redis") as made,
+        stream(own_broker, url, applied_repo, tmp_path, "redis") as made,
     ):
-        first = spawn(program, log)
+        first = spawn(valkey, log)
         stack.callback(stop, [first])
-        wait_until_ready([(program, first)], 30)
+        wait_until_ready([(valkey, first)], 30)
         made.start("route", "aggregate")
         made.send(events[:3000])
         made.wait_until_folding(50)
@@ -176,8 +193,8 @@ def test_a_redis_that_stalls_then_crashes_and_comes_back_with_older_rows_is_caug
         # What a power cut does: everything written since then is lost, acknowledged or not.
         shutil.rmtree(tmp_path / "data")
         shutil.move(tmp_path / "earlier", tmp_path / "data")
-        second = spawn(program, log)
+        second = spawn(valkey, log)
         stack.callback(stop, [second])
-        wait_until_ready([(program, second)], 30)
+        wait_until_ready([(valkey, second)], 30)
         made.send(events[5000:])
         _ends_as(made, [*events[:5000], *_last_of_all("between"), *events[5000:]], plan)

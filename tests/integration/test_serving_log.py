@@ -23,20 +23,20 @@ def away() -> Iterator[KafkaServingLog]:
     log.close(0)
 
 
-def test_what_is_put_arrives_with_its_key(broker: str, unique: Callable[[str], str]) -> None:
+def test_what_is_put_arrives_with_its_key(any_broker: str, unique: Callable[[str], str]) -> None:
     topic = unique("rankings")
-    log = KafkaServingLog(broker, {}, topic=topic, partitions=2)
+    log = KafkaServingLog(any_broker, {}, topic=topic, partitions=2)
     expected = {(b"user%d" % (i % 50), b"record %d" % i) for i in range(2000)}
     for key, record in expected:
         log.put(record, key)
     log.close()
     assert (log.sent, log.dropped, log.waiting) == (2000, 0, 0)
-    assert {(r.key, r.value) for r in Broker(broker, {}).scan(topic)} == expected
+    assert {(r.key, r.value) for r in Broker(any_broker, {}).scan(topic)} == expected
 
 
-def test_a_record_of_megabytes_arrives(broker: str, unique: Callable[[str], str]) -> None:
+def test_a_record_of_megabytes_arrives(any_broker: str, unique: Callable[[str], str]) -> None:
     topic = unique("rankings")
-    log = KafkaServingLog(broker, {}, topic=topic)
+    log = KafkaServingLog(any_broker, {}, topic=topic)
     log.put(b"x" * 3_000_000, b"user")
     log.put(b"x" * (RECORD_BYTES_MAX + 1), b"user")
     log.close()
