@@ -8,6 +8,7 @@ client follows the running event loop; views that the stream writes take no writ
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ from features.tags import KIND_TAG
 Written = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 Progress = Callable[[int], Any] | None
 
+_LOG: Final = logging.getLogger(__name__)
 _TYPE: Final = "features.online_store.HeadraceOnlineStore"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _KEYS_PER_SCAN: Final = 10_000
@@ -139,6 +141,11 @@ class HeadraceOnlineStore(RedisOnlineStore):
 
         Raises Refused when rows of the stream would expire.
         """
+        if config.materialization_config.online_write_batch_size is None:
+            _LOG.warning(
+                "feast materialize writes only the first chunk of a chunked table: set "
+                "materialization.online_write_batch_size (10000, say) in feature_store.yaml"
+            )
         streamed = [table.name for table in tables_to_keep if KIND_TAG in (table.tags or {})]
         if config.online_store.key_ttl_seconds and streamed:
             raise Refused(

@@ -10,7 +10,7 @@ from typing import Final
 
 from features.codec import varint
 
-_PRESENT: Final = b"\x02"
+_PRESENT: Final = b"\x01"
 _VALUE, _STATUSES, _TIME = b"\x0a", b"\x12", b"\x1a"
 _SHORT: Final = {tag: [tag + bytes([size]) for size in range(128)] for tag in (_VALUE, _TIME)}
 
