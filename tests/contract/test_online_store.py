@@ -10,7 +10,6 @@ from typing import Any, cast
 import pandas as pd
 import pyarrow as pa
 import pytest
-import redis
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
 from feast.infra.compute_engines.dag.context import ExecutionContext
 from feast.infra.compute_engines.local.arrow_table_value import ArrowTableValue
@@ -484,20 +483,29 @@ def test_apply_warns_when_materialize_would_lose_chunks(
     assert "online_write_batch_size" in caplog.text
 
 
-def _read_in_two_loops(store: FeatureStore) -> list[Any]:
-    async def read() -> Any:
-        answer = await store.get_online_features_async(["stats:trips"], [{"driver_id": 1}])
-        await store.close()
-        return answer.to_dict()["trips"][0]
+@pytest.fixture
+def loops() -> Iterator[list[asyncio.AbstractEventLoop]]:
+    """Two event loops, as two threads of a server have them."""
+    found = [asyncio.new_event_loop() for _ in range(2)]
+    yield found
+    for loop in found:
+        loop.close()
 
-    return [asyncio.run(read()) for _ in range(2)]
+
+async def _read(store: FeatureStore) -> Any:
+    answer = await store.get_online_features_async(["stats:trips"], [{"driver_id": 1}])
+    return answer.to_dict()["trips"][0]
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_async_client_follows_the_event_loop(empty_valkey: str, tmp_path: Path) -> None:
+def test_the_async_client_follows_the_event_loop(
+    empty_valkey: str, tmp_path: Path, loops: list[asyncio.AbstractEventLoop]
+) -> None:
     stock, ours = (applied(kind, empty_valkey, tmp_path) for kind in (STOCK, OURS))
     _write(OURS, ours, [row(1, NOW, trips=1)])
-    assert _read_in_two_loops(ours) == [1, 1]
-    with pytest.raises((RuntimeError, redis.RedisError)):
-        _read_in_two_loops(stock)
+    assert [loop.run_until_complete(_read(ours)) for loop in loops * 2] == [1] * 4
+    for loop in loops:
+        loop.run_until_complete(ours.close())
+    assert loops[0].run_until_complete(_read(stock)) == 1
+    with pytest.raises(RuntimeError, match="loop"):
+        loops[1].run_until_complete(_read(stock))
+    loops[0].run_until_complete(_close(stock))
