@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from feast import Entity, FeatureView, RepoConfig, utils
+from feast import Entity, FeatureService, FeatureStore, FeatureView, RepoConfig, utils
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.redis import (
@@ -34,6 +34,7 @@ from redis.exceptions import NoScriptError
 from features import responses
 from features.codec import field_name, updated_at_field
 from features.errors import BadInput, Refused
+from features.matrix_column import Column, JoinKey
 from features.online_writes import (
     ROWS_PER_CALL,
     Call,
@@ -252,6 +253,40 @@ def refuse_stream_view(table: FeatureView) -> None:
             f"view {table.name!r} is written by the stream alone, so the SDK may not write to it: "
             "send events, or name only other views (`feast materialize --views ...`)"
         )
+
+
+def matrix_columns(
+    store: FeatureStore, features: Sequence[str] | FeatureService, full_feature_names: bool = False
+) -> list[Column]:
+    """What a `MatrixReader` is told to read `view:feature` names, or a service of stored features.
+
+    Columns are named as `get_online_features` would name them. Raises BadInput for an unknown
+    feature or one that is computed at read.
+    """
+    _, computed, _, _, _, grouped, *_ = utils._get_online_request_context(  # noqa: SLF001
+        store.registry,
+        store.project,
+        features if isinstance(features, FeatureService) else list(features),
+        full_feature_names,
+    )
+    if computed:
+        names = ", ".join(view.name for view in computed)
+        raise BadInput(f"{names}: computed at read, not stored; name the stored features instead")
+    columns = []
+    for table, wanted in grouped:
+        aliases = table.projection.join_key_map
+        keys = tuple(
+            JoinKey(key.name, key.dtype.to_value_type().value, aliases.get(key.name, ""))
+            for key in table.entity_columns
+        )
+        types = {feature.name: feature.dtype for feature in table.features}
+        for name in wanted:
+            if name not in types:
+                raise BadInput(f"view {table.name!r} has no feature {name!r}")
+            asked = f"{table.projection.name_to_use()}__{name}" if full_feature_names else name
+            dtype = str(types[name])
+            columns.append(Column(asked, _view(store.config, table), name, dtype, keys))
+    return columns
 
 
 @dataclass(slots=True)
