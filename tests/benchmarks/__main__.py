@@ -8,7 +8,15 @@ import warnings
 
 from tests.benchmarks.report import print_result
 
-BENCHMARKS = ("forest", "freshness", "growth_ingest", "ingest", "quality_kuairand", "rank")
+BENCHMARKS = (
+    "forest",
+    "freshness",
+    "growth_ingest",
+    "ingest",
+    "matrix",
+    "quality_kuairand",
+    "rank",
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from feast import FeatureStore, FeatureView, FileSource, PushSource
 
+from deploy.feature_store import SETTINGS
 from features.as_of_kernels import Floats
 from features.candidates import ITEM_KEY, USER_KEY
 from features.spec import (
@@ -33,6 +34,7 @@ from features.spec import (
     ValueFeature,
     Window,
 )
+from tests.stock_feast import stock_store
 
 REQUEST_KEYS = (USER_KEY, "surface")
 """Entities of which a request has one; of the others it has one for each candidate."""
@@ -50,7 +52,7 @@ class StockRanker:
     def __init__(
         self, repo: Path, plan: Plan, service: str, booster: lightgbm.Booster, matrix: Floats
     ) -> None:
-        self._store = FeatureStore(repo_path=str(repo))
+        self._store = stock_store(repo / SETTINGS)
         self._booster = booster
         self._matrix = matrix
         views = {view.name: view for view in plan.views}
@@ -144,7 +146,7 @@ class StockWriter:
     PROJECT = "pushed"
 
     def __init__(self, repo: Path, folder: Path) -> None:
-        self._ours = FeatureStore(repo_path=str(repo))
+        self._ours = stock_store(repo / SETTINGS)
         config = self._ours.config.model_copy(deep=True)
         config.project = self.PROJECT
         config.registry.path = f"sqlite:///{folder}/pushed.db"

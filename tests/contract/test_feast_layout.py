@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from feast import FeatureStore
 
+from deploy.feature_store import SETTINGS
 from features.activity import ActivityTable
 from features.as_of import Moment, Reader, candidate_keys
 from features.codec import MARKER_FIELD, decode_value, entity_key, field_name, updated_at_field
@@ -18,6 +19,7 @@ from features.redis_rows import RedisRows
 from features.spec import Plan
 from features.strings import Strings
 from tests.pipeline import blocks_by_target, fold_logs, routed
+from tests.stock_feast import stock_store
 
 NOW = 1_795_302_000_123
 HOUR = 3_600_000
@@ -100,7 +102,7 @@ def rows(plan: Plan, valkey: str) -> Iterator[RedisRows]:
 @pytest.fixture(scope="module")
 def feast_store(applied_repo: Path, rows: RedisRows) -> FeatureStore:
     """The stock SDK on the applied repository, with its own Redis online store."""
-    store = FeatureStore(repo_path=str(applied_repo))
+    store = stock_store(applied_repo / SETTINGS)
     assert type(store.config.online_store).__name__ == "RedisOnlineStoreConfig"
     return store
 

@@ -19,6 +19,7 @@ from ranker.wiring import Ranker
 from streaming.records import Outgoing
 from tests.browsing import engagement
 from tests.e2e.conftest import Running
+from tests.stock_feast import stock_store
 from tests.waiting import until
 
 ITEMS = [f"i{number}" for number in range(60)]
@@ -81,7 +82,7 @@ def test_a_click_changes_the_ranking_of_its_user_and_freshness_says_so(running: 
 
 
 def test_the_feature_service_reads_the_same_bits_through_stock_feast(running: Running) -> None:
-    store = FeatureStore(fs_yaml_file=running.stack.feature_store)
+    store = stock_store(running.stack.feature_store)
     service = store.get_feature_service("home_feed")
 
     def unequal() -> list[tuple[str, str]]:
