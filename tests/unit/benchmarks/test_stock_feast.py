@@ -14,7 +14,7 @@ from tests.plans import PLAN
 def test_every_field_that_features_are_computed_from_is_read_once() -> None:
     read = fields_read(PLAN, "feed")
     assert set(read) == {"item_activity", "item_embedding", "item_profile", "user_activity"}
-    for view in PLAN.views:
+    for view in (*PLAN.activity, *PLAN.latest):
         names = (
             {ring.field for ring in view.rings}
             | {total.field for total in view.totals}
