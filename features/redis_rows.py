@@ -69,6 +69,13 @@ redis.call('SET', KEYS[1], ARGV[3])
 return 1
 """
 
+_RAISE: Final = """
+local stands = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '-1')
+if tonumber(ARGV[2]) <= stands then return stands end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return tonumber(ARGV[2])
+"""
+
 _GENERATION: Final = """
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 if known then return tonumber(known) end
@@ -201,6 +208,11 @@ class RedisRows:
         found = _call(lambda: self._client.hgetall(f"{self._space}:{name}"))
         return {k.decode(): v.decode() for k, v in cast(Hash, found).items()}
 
+    def raise_to(self, name: str, field: str, number: int) -> int:
+        """Raise a number that only grows; returns the one that stands."""
+        key = f"{self._space}:{name}".encode()
+        return int(self._scripted(_RAISE, [([key], [field, number])])[0])
+
     def generation(self, topic: str, topic_id: str) -> int:
         """The number of a topic's life."""
         key = f"{self._space}:generations:{topic}".encode()
@@ -279,7 +291,7 @@ def _sha(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
-_SHA: Final = {script: _sha(script) for script in (_WRITE, _FORWARD, _GENERATION)}
+_SHA: Final = {script: _sha(script) for script in (_WRITE, _FORWARD, _RAISE, _GENERATION)}
 
 
 def _call(function: Callable[[], R]) -> R:

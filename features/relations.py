@@ -30,7 +30,7 @@ Pair = tuple[str, str]
 class RelationsTable:
     """Rows of one relations view; a row is decoded when it is folded into or read."""
 
-    fields = RELATION_FIELDS
+    fields: tuple[str, ...] = RELATION_FIELDS
 
     def __init__(self, view: RelationsView, actions: tuple[str, ...], rows: int = 64) -> None:
         self.view = view

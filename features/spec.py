@@ -317,7 +317,7 @@ class Plan(Spec):
     @cached_property
     def actions(self) -> tuple[str, ...]:
         """All actions that change any row; an update names its action by its place here."""
-        acted_upon = (*self.activity, *self.relations)
+        acted_upon: tuple[ActivityView | RelationsView, ...] = (*self.activity, *self.relations)
         return tuple(sorted(frozenset[str]().union(*(view.actions for view in acted_upon))))
 
     def service_features(self, service: str) -> tuple[tuple[str, Feature], ...]:
