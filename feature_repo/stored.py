@@ -13,6 +13,7 @@ from features.declare import (
     last_seen,
     latest_view,
     newest,
+    relations_view,
     sums,
     taken,
 )
@@ -89,4 +90,12 @@ user_profile = latest_view(
         taken("followers", Float64, "attributes.fans_user_num"),
     ],
     "What a user said of themselves.",
+)
+user_relations = relations_view(
+    "user_relations",
+    user,
+    events,
+    {"follow": "unfollow", "block": "unblock", "mute": "unmute"},
+    target="author",
+    description="Whom a user follows, blocks and mutes.",
 )

@@ -11,7 +11,7 @@ travels in the Feast registry, from which `features.plan` compiles the workers' 
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -35,42 +35,83 @@ from feast.types import Array, FeastType, Float64, Int32, Int64, String
 
 from features.on_demand import Declared
 from features.plan import compile_view, entity_spec
+from features.reads import (
+    affinity,
+    age,
+    code,
+    count,
+    decayed,
+    hour_of_day,
+    mean,
+    placed,
+    rate,
+    recency,
+    similarity,
+    since,
+    surface_code,
+    trend,
+    value,
+)
+from features.relations import RELATION_FIELDS
 from features.spec import (
     SEQUENCE_COLUMNS,
     ActivityView,
-    AffinityFeature,
-    AgeFeature,
     AsOfView,
-    CodeFeature,
-    ContextFeature,
-    CountFeature,
-    DecayedFeature,
     EntitySpec,
     Feature,
     LatestView,
-    Metric,
-    RateFeature,
-    RecencyFeature,
-    SimilarityFeature,
-    SinceFeature,
-    TrendFeature,
-    ValueFeature,
-    Window,
+    StoredView,
 )
 from features.tags import (
     AS_OF_TAG,
     EVENT_TAG,
     KIND_TAG,
     PATH_TAG,
+    RELATIONS_TAG,
     RING,
     SEQUENCE,
     SEQUENCE_TAG,
     TOTAL,
+    action_name,
     duration_ms,
 )
 
-Key = Literal["item", "author", "category"]
 Stored = tuple[list[Aggregation], list[FeastField], dict[str, str]]
+
+__all__ = [
+    "DEFAULT_RINGS",
+    "EVENT_FIELD",
+    "activity_view",
+    "affinity",
+    "age",
+    "as_of_view",
+    "code",
+    "context",
+    "count",
+    "counters",
+    "decayed",
+    "entity",
+    "events_source",
+    "feature_service",
+    "first_seen",
+    "hour_of_day",
+    "last_seen",
+    "latest_view",
+    "mean",
+    "newest",
+    "now",
+    "rate",
+    "recency",
+    "recent_vectors",
+    "relations_view",
+    "similarity",
+    "since",
+    "sums",
+    "surface_code",
+    "taken",
+    "trend",
+    "value",
+]
 
 DEFAULT_RINGS: Final = (("5m", 12), ("1h", 24), ("6h", 28))
 """Bucket widths and how many of each are kept: an hour, a day, a week."""
@@ -131,9 +172,13 @@ def events_source(name: str = "events", topic: str = "events", *, archive: Path)
 def counters(
     *actions: str, rings: Sequence[tuple[str, int]] = DEFAULT_RINGS, amount: str = "count"
 ) -> Stored:
-    """Counts of actions (or sums of their values) in rings of buckets, and their totals."""
+    """Counts of actions (or sums of their values) in rings of buckets, and their totals.
+
+    An event at time t counts in bucket ⌊t/width⌋ of every ring, and in the total for good. A ring
+    keeps the newest `buckets` buckets of its row, counted back from the row's newest event.
+    """
     aggregations, fields = [], []
-    for action in actions:
+    for action in map(action_name, actions):
         column = action if amount == "count" else f"{action}.value"
         stem = action if amount == "count" else f"{action}_value"
         for width, buckets in rings:
@@ -169,7 +214,7 @@ def newest(
     name: str, actions: Iterable[str], length: int, columns: Sequence[str] = SEQUENCE_COLUMNS
 ) -> Stored:
     """The newest `length` facts of some actions, by (time, event), as parallel lists."""
-    listed = tuple(actions)
+    listed = tuple(map(action_name, actions))
     fields = [
         FeastField(
             name=f"{name}_time", dtype=Array(Int64), description="event times, ms, ascending"
@@ -247,6 +292,39 @@ def latest_view(
     )
 
 
+def relations_view(
+    name: str,
+    of: Entity,
+    source: KafkaSource,
+    relations: Mapping[str, str],
+    target: Literal["author", "item"] = "author",
+    limit: int = 10_000,
+    description: str = "",
+) -> StreamFeatureView:
+    """A stored view of durable relations between an entity and authors (or items).
+
+    `relations` gives for each action that begins a relation the one that ends it: {"follow":
+    "unfollow"}. Per (relation, target) the newest of the two by (event time, event id) stands, so
+    a late "follow" never undoes the "unfollow" that came after it; an event that names no target
+    says nothing. A row keeps its newest `limit` pairs, ended ones too, as parallel lists: targets,
+    actions, times (ms), events (hashes of event ids), oldest first.
+    """
+    opposites = {action_name(on): action_name(off) for on, off in relations.items()}
+    tag = json.dumps({"relations": opposites, "target": target, "limit": limit})
+    dtypes: dict[str, FeastType] = {"targets": Array(String), "actions": Array(String)}
+    lists = [FeastField(name=f, dtype=dtypes.get(f, Array(Int64))) for f in RELATION_FIELDS]
+    return StreamFeatureView(
+        name=name,
+        entities=[of],
+        source=source,
+        timestamp_field="event_time",
+        schema=[_key_field(of), *lists],
+        tags={KIND_TAG: "relations", RELATIONS_TAG: tag},
+        description=description,
+        online=True,
+    )
+
+
 def taken(name: str, dtype: FeastType, path: str = "", description: str = "") -> FeastField:
     """A field taken from an event: by its own name, or a path such as `attributes.duration_ms`."""
     return FeastField(
@@ -267,9 +345,10 @@ def as_of_view(
     kernels that serve, train and replay.
     """
     default = sources[0].name if sources else ""
-    placed = [f if f.view else f.model_copy(update={"view": default}) for f in features]
-    spec = json.dumps([f.model_dump() for f in placed], sort_keys=True)
-    declared = _declared(name, sources, placed)
+    views = _compiled(sources)
+    read = [placed(feature, default, views) for feature in features]
+    spec = json.dumps([f.model_dump() for f in read], sort_keys=True)
+    declared = _declared(name, views.values(), read)
     source_text = (
         f"def {name}(inputs):\n"
         "    from features.on_demand import read\n"
@@ -278,15 +357,15 @@ def as_of_view(
     scope: dict[str, Any] = {}
     exec(source_text, scope)
     inputs: list[FeatureView | RequestSource] = [*sources, now]
-    if any(f.kind == "context" for f in placed):
+    if any(f.kind == "context" for f in read):
         inputs.append(context)
-    if any(f.kind == "similarity" for f in placed):
+    if any(f.kind == "similarity" for f in read):
         inputs.append(recent_vectors)
     return OnDemandFeatureView(
         name=name,
         sources=inputs,  # type: ignore[arg-type]
         # Feast compares whole fields with the inferred ones: a description would not be found.
-        schema=[FeastField(name=f.name, dtype=Float64) for f in placed],
+        schema=[FeastField(name=f.name, dtype=Float64) for f in read],
         mode="python",
         feature_transformation=PythonTransformation(udf=scope[name], udf_string=source_text),
         tags={AS_OF_TAG: spec},
@@ -301,135 +380,16 @@ def feature_service(
     return FeatureService(name=name, features=list(views), description=description)
 
 
-def count(
-    name: str, of: str, window: str = "all", amount: Literal["count", "value"] = "count"
-) -> Feature:
-    """Σ of an action over the newest whole buckets of a window ("1h", "24h", "7d", "all")."""
-    return CountFeature(
-        name=name, view="", metric=Metric(action=of, amount=amount), window=_window(window)
-    )
-
-
-def rate(
-    name: str, of: str, per: str, window: str = "all", prior: tuple[float, float] = (1.0, 10.0)
-) -> Feature:
-    """(Σ of + prior[0]) / (Σ per + prior[1]) over a window."""
-    return RateFeature(
-        name=name,
-        view="",
-        metric=Metric(action=of),
-        per=Metric(action=per),
-        window=_window(window),
-        prior_of=prior[0],
-        prior_per=prior[1],
-    )
-
-
-def mean(
-    name: str, of: str, window: str = "all", prior: tuple[float, float] = (0.0, 1.0)
-) -> Feature:
-    """(Σ value of an action + prior[0]) / (Σ action + prior[1]) over a window: dwell means."""
-    return RateFeature(
-        name=name,
-        view="",
-        metric=Metric(action=of, amount="value"),
-        per=Metric(action=of),
-        window=_window(window),
-        prior_of=prior[0],
-        prior_per=prior[1],
-    )
-
-
-def decayed(name: str, of: str, window: str, half_life: str) -> Feature:
-    """Σ over the buckets of a window of count · 2^(−age/half-life), age in whole buckets."""
-    found = _window(window)
-    if found is None:
-        raise ValueError(f"{name}: a decayed count needs a bounded window, not {window!r}")
-    return DecayedFeature(
-        name=name,
-        view="",
-        metric=Metric(action=of),
-        window=found,
-        half_life_ms=duration_ms(half_life),
-    )
-
-
-def trend(name: str, of: str, short: str, long: str) -> Feature:
-    """(Σ short + 1) / (Σ long · short/long + 1): above 1 is rising."""
-    first, second = _window(short), _window(long)
-    if first is None or second is None:
-        raise ValueError(f"{name}: a trend needs two bounded windows")
-    return TrendFeature(name=name, view="", metric=Metric(action=of), window=first, long=second)
-
-
-def recency(name: str, of: Literal["first", "last"] = "last") -> Feature:
-    """Seconds from the first or last fact of the row to `now`; null when there is none."""
-    return RecencyFeature(name=name, view="", of=of)
-
-
-def affinity(
-    name: str, sequence: str, actions: Iterable[str], key: Key, half_life: str = "1d"
-) -> Feature:
-    """Σ over a user's listed facts that share the candidate's key of 2^(−age/half-life)."""
-    return AffinityFeature(
-        name=name,
-        view="",
-        sequence=sequence,
-        actions=tuple(actions),
-        key=key,
-        half_life_ms=duration_ms(half_life),
-    )
-
-
-def since(name: str, sequence: str, actions: Iterable[str], key: Key) -> Feature:
-    """Seconds since the user's newest listed fact that shares the candidate's key."""
-    return SinceFeature(name=name, view="", sequence=sequence, actions=tuple(actions), key=key)
-
-
-def similarity(
-    name: str,
-    sequence: str,
-    actions: Iterable[str],
-    reduce: Literal["max", "mean"] = "max",
-    newest: int = 32,
-) -> Feature:
-    """Dot product of the candidate's embedding with those of the user's `newest` listed items."""
-    return SimilarityFeature(
-        name=name, view="", sequence=sequence, actions=tuple(actions), reduce=reduce, newest=newest
-    )
-
-
-def value(name: str, field: str, view: str = "") -> Feature:
-    """A stored number as it is."""
-    return ValueFeature(name=name, view=view, field=field)
-
-
-def code(name: str, field: str, buckets: int = 256, view: str = "") -> Feature:
-    """A stored text (the first of a list) as a category: murmur3 modulo `buckets`."""
-    return CodeFeature(name=name, view=view, field=field, buckets=buckets)
-
-
-def age(name: str, field: str, view: str = "") -> Feature:
-    """Seconds from a stored time in milliseconds to `now`."""
-    return AgeFeature(name=name, view=view, field=field)
-
-
-def surface_code(name: str = "surface", buckets: int = 64) -> Feature:
-    """The request's surface as a category: murmur3 modulo `buckets`."""
-    return ContextFeature(name=name, view="", of="surface", buckets=buckets)
-
-
-def hour_of_day(name: str = "hour", utc_offset_hours: float = 0.0) -> Feature:
-    """The hour of the request's day, 0 to 23, at a fixed offset from UTC."""
-    return ContextFeature(name=name, view="", of="hour", utc_offset_hours=utc_offset_hours)
-
-
-def _declared(name: str, sources: Sequence[StreamFeatureView], features: Sequence[Feature]) -> str:
-    """The view's features and the stored views they read, for its function inside Feast."""
-    views = [
-        compile_view(source.to_proto().spec, _entities(source))  # type: ignore[no-untyped-call]
+def _compiled(sources: Sequence[StreamFeatureView]) -> dict[str, StoredView]:
+    """The stored views as the plan will have them, by name."""
+    return {
+        source.name: compile_view(source.to_proto().spec, _entities(source))  # type: ignore[no-untyped-call]
         for source in sources
-    ]
+    }
+
+
+def _declared(name: str, views: Collection[StoredView], features: Sequence[Feature]) -> str:
+    """The view's features and the stored views they read, for its function inside Feast."""
     return Declared(
         activity=tuple(v for v in views if isinstance(v, ActivityView)),
         latest=tuple(v for v in views if isinstance(v, LatestView)),
@@ -443,19 +403,6 @@ def _entities(view: StreamFeatureView) -> dict[str, EntitySpec]:
     kind = found.dtype.to_value_type()
     (entity_name,) = view.entities
     return {entity_name: entity_spec(entity_name, found.name, kind.value)}
-
-
-def _window(window: str) -> Window | None:
-    """A window as buckets of the default ring that is finest and still holds it."""
-    if window == "all":
-        return None
-    length = duration_ms(window)
-    for width, buckets in DEFAULT_RINGS:
-        step = duration_ms(width)
-        if length % step == 0 and length // step <= buckets:
-            return Window(width_ms=step, buckets=length // step)
-    kept = ", ".join(f"{buckets} × {width}" for width, buckets in DEFAULT_RINGS)
-    raise ValueError(f"window {window!r} is not a whole number of buckets of one ring ({kept})")
 
 
 def _key_field(of: Entity) -> FeastField:

@@ -19,7 +19,8 @@ from features.codec import (
 from features.latest import LatestTable
 from features.layout import NEVER, Ints
 from features.marker import Marker
-from features.spec import ActivityView, EntitySpec, LatestView, Plan
+from features.relations import RelationsTable
+from features.spec import ActivityView, EntitySpec, Plan, RelationsView, StoredView
 from features.strings import Strings
 from features.tables import Table
 
@@ -41,7 +42,15 @@ class RowWrite(NamedTuple):
 class EntityTable:
     """Rows of one entity in memory, by row number; views of the entity share the numbers."""
 
-    def __init__(self, plan: Plan, entity: EntitySpec, strings: Strings) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        entity: EntitySpec,
+        strings: Strings,
+        other_actions: Iterable[str] = (),
+    ) -> None:
+        """`other_actions` are those of other plans: rows may list them, and a fold keeps them."""
+        actions = tuple(dict.fromkeys((*plan.actions, *other_actions)))
         self.entity = entity
         self.project = plan.project
         self.keys: list[bytes] = []
@@ -52,7 +61,7 @@ class EntityTable:
         self._rows_by_id: dict[str, int] = {}
         for view in plan.views:
             if view.entity == entity:
-                self.tables[view.name] = _table(view, plan, strings)
+                self.tables[view.name] = _table(view, actions, strings)
         self.strings = strings
         self._row_of_code = np.full(1, -1, np.int64)
         self._coded = 0
@@ -156,7 +165,9 @@ class EntityTable:
             yield row, fields, [names[place] for place in stored.gone]
 
 
-def _table(view: ActivityView | LatestView, plan: Plan, strings: Strings) -> Table:
+def _table(view: StoredView, actions: tuple[str, ...], strings: Strings) -> Table:
     if isinstance(view, ActivityView):
-        return ActivityTable(view, plan.actions, strings)
+        return ActivityTable(view, actions, strings)
+    if isinstance(view, RelationsView):
+        return RelationsTable(view, actions)
     return LatestTable(view, strings)

@@ -31,8 +31,11 @@ from features.spec import (
     LatestView,
     Metric,
     Plan,
+    RelationSpec,
+    RelationsView,
     RingSpec,
     SequenceSpec,
+    StoredView,
     TotalSpec,
 )
 from features.tags import (
@@ -40,6 +43,7 @@ from features.tags import (
     EVENT_TAG,
     KIND_TAG,
     PATH_TAG,
+    RELATIONS_TAG,
     RING,
     SEQUENCE,
     SEQUENCE_TAG,
@@ -137,20 +141,18 @@ def compile_plan(registry: Any, project: str) -> Plan:
         for e in registry.entities
         if e.spec.project == project and e.spec.name in used
     }
-    activity, latest, topics = [], [], set()
+    stored: list[StoredView] = []
+    topics = set()
     for spec in streams:
         kind = dict(spec.tags).get(KIND_TAG)
         if kind is None:
             raise Refused(
                 f"stream feature view {spec.name!r} has no {KIND_TAG} tag: declare it with "
-                "features.declare (activity_view or latest_view), or keep it in another project"
+                "features.declare (activity_view, latest_view or relations_view), or keep it in "
+                "another project"
             )
         topics.add(str(spec.stream_source.kafka_options.topic))
-        view = compile_view(spec, entities)
-        if isinstance(view, ActivityView):
-            activity.append(view)
-        else:
-            latest.append(view)
+        stored.append(compile_view(spec, entities))
     if len(topics) > 1:
         raise Refused(f"stream feature views read different topics ({', '.join(sorted(topics))})")
     demands = [v.spec for v in registry.on_demand_feature_views if v.spec.project == project]
@@ -170,8 +172,9 @@ def compile_plan(registry: Any, project: str) -> Plan:
     plan = Plan(
         project=project,
         topic=next(iter(topics), "events"),
-        activity=tuple(activity),
-        latest=tuple(latest),
+        activity=tuple(view for view in stored if isinstance(view, ActivityView)),
+        latest=tuple(view for view in stored if isinstance(view, LatestView)),
+        relations=tuple(view for view in stored if isinstance(view, RelationsView)),
         as_of=as_of,
         services=dict(sorted(services.items())),
     )
@@ -179,10 +182,12 @@ def compile_plan(registry: Any, project: str) -> Plan:
     return plan
 
 
-def compile_view(spec: Any, entities: dict[str, EntitySpec]) -> ActivityView | LatestView:
+def compile_view(spec: Any, entities: dict[str, EntitySpec]) -> StoredView:
     """One stored view from its registry message."""
     if spec.tags[KIND_TAG] == "activity":
         return _activity(spec, entities)
+    if spec.tags[KIND_TAG] == "relations":
+        return _relations(spec, entities)
     return _latest(spec, entities)
 
 
@@ -211,10 +216,10 @@ def _activity(spec: Any, entities: dict[str, EntitySpec]) -> ActivityView:
         if aggregation.function == RING:
             width = _milliseconds(aggregation.slide_interval)
             buckets = _milliseconds(aggregation.time_window) // width
-            metric = _metric(column)
+            metric = _metric(spec.name, column)
             rings.append(RingSpec(field=name, metric=metric, width_ms=width, buckets=buckets))
         elif aggregation.function == TOTAL:
-            totals.append(TotalSpec(field=name, metric=_metric(column)))
+            totals.append(TotalSpec(field=name, metric=_metric(spec.name, column)))
         elif aggregation.function == SEQUENCE:
             tag = json.loads(spec.tags[f"{SEQUENCE_TAG}.{name}"])
             actions = tuple(column.split(","))
@@ -262,8 +267,27 @@ def _latest(spec: Any, entities: dict[str, EntitySpec]) -> LatestView:
     )
 
 
-def _metric(column: str) -> Metric:
+def _relations(spec: Any, entities: dict[str, EntitySpec]) -> RelationsView:
+    try:
+        tag = json.loads(spec.tags[RELATIONS_TAG])
+        relations = tuple(
+            RelationSpec(on=on, off=off) for on, off in sorted(tag["relations"].items())
+        )
+        return RelationsView(
+            name=spec.name,
+            entity=_entity_of(spec, entities),
+            relations=relations,
+            target=tag["target"],
+            limit=tag["limit"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refused(f"view {spec.name!r}: declare it with relations_view ({error})") from error
+
+
+def _metric(view: str, column: str) -> Metric:
     action, _, value = column.partition(".")
+    if value not in ("", "value"):
+        raise Refused(f"view {view!r}: column {column!r} is neither an action nor its value")
     return Metric(action=action, amount="value" if value else "count")
 
 

@@ -1,5 +1,7 @@
-"""Whether a plan's as-of features read only what its stored views keep."""
+"""Whether a plan can work: its views hold together, its features read only what those keep."""
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 
 from features.errors import Refused
@@ -17,26 +19,34 @@ from features.spec import (
     Plan,
     RateFeature,
     RecencyFeature,
+    RelationsView,
     SequenceSpec,
     SimilarityFeature,
     SinceFeature,
+    StoredView,
     TrendFeature,
     ValueFeature,
     Window,
 )
+from features.tags import action_name
 
 ListFeature = AffinityFeature | SinceFeature | SimilarityFeature
 FieldFeature = ValueFeature | CodeFeature | AgeFeature
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuse the first as-of feature that reads what no stored view keeps, and say what."""
+    """Refuse the first view that cannot be stored, and the first as-of feature that reads what no
+    stored view keeps or divides by nothing, and say what."""
+    _check_stored(plan)
     stored = {view.name: view for view in plan.views}
     for view in plan.as_of:
         for feature in view.features:
+            where = f"feature {feature.name!r} of {view.name!r}"
+            wrong = bad_number(feature)
+            if wrong is not None:
+                raise Refused(f"{where}: {wrong}")
             if isinstance(feature, ContextFeature):
                 continue
-            where = f"feature {feature.name!r} of {view.name!r}"
             source = stored.get(feature.view)
             if source is None:
                 raise Refused(f"{where} reads view {feature.view!r}, which is not in the registry")
@@ -45,11 +55,67 @@ def check_plan(plan: Plan) -> None:
                 raise Refused(f"{where} reads {missing}, which view {source.name!r} does not keep")
 
 
-def _missing(feature: Feature, source: ActivityView | LatestView) -> str | None:
+def bad_number(feature: Feature) -> str | None:
+    """What is wrong with a feature's own numbers: what it divides by, or counts with."""
+    if isinstance(feature, RateFeature):
+        if not math.isfinite(feature.prior_of):
+            return f"a prior of {feature.prior_of} is no number to add: give a finite one"
+        if not (math.isfinite(feature.prior_per) and feature.prior_per > 0):
+            return (
+                f"the second number of its prior is {feature.prior_per}, and it is all there is to "
+                "divide by before anything happened: give one above 0"
+            )
+    if isinstance(feature, ContextFeature) and not math.isfinite(feature.utc_offset_hours):
+        return f"an offset of {feature.utc_offset_hours} hours is none"
+    for name in ("buckets", "newest", "half_life_ms"):
+        if getattr(feature, name, 1) < 1:
+            return f"{name} is {getattr(feature, name)}: at least 1"
+    return None
+
+
+def _check_stored(plan: Plan) -> None:
+    """Refuse entities that share a key but not its type, and names that cannot stand."""
+    entities = {view.entity.join_key: view.entity for view in plan.views}
+    for view in plan.views:
+        other = entities[view.entity.join_key]
+        if view.entity != other:
+            raise Refused(
+                f"view {view.name!r}: entities {view.entity.name!r} and {other.name!r} share the "
+                f"join key {other.join_key!r}, and a row has one entity: declare one for both"
+            )
+        if isinstance(view, ActivityView):
+            fields = [ring.field for ring in view.rings] + [total.field for total in view.totals]
+            _check_once(view, "counts", fields)
+            _check_once(view, "lists", [sequence.name for sequence in view.sequences])
+            for action in sorted(view.actions):
+                _check_action(view, action)
+        if isinstance(view, RelationsView):
+            actions = [action for r in view.relations for action in (r.on, r.off)]
+            _check_once(view, "gives a meaning to", actions)
+            if not actions or view.limit < 1:
+                raise Refused(f"view {view.name!r}: a relations view needs relations and a limit")
+            for action in actions:
+                _check_action(view, action)
+
+
+def _check_once(view: StoredView, verb: str, names: list[str]) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise Refused(f"view {view.name!r} {verb} {twice[0]!r} twice: declare it once")
+
+
+def _check_action(view: StoredView, action: str) -> None:
+    try:
+        action_name(action)
+    except ValueError as error:
+        raise Refused(f"view {view.name!r}: {error}") from error
+
+
+def _missing(feature: Feature, source: StoredView) -> str | None:
     """What a feature reads that its view does not keep."""
     if isinstance(feature, FieldFeature):
         return _missing_field(feature, source)
-    if isinstance(source, LatestView):
+    if not isinstance(source, ActivityView):
         return f"counts and lists ({feature.kind})"
     if isinstance(feature, ListFeature):
         return _missing_list(feature, source)
@@ -60,7 +126,7 @@ def _missing(feature: Feature, source: ActivityView | LatestView) -> str | None:
     return lost[0] if lost else None
 
 
-def _missing_field(feature: FieldFeature, source: ActivityView | LatestView) -> str | None:
+def _missing_field(feature: FieldFeature, source: StoredView) -> str | None:
     fields = source.fields if isinstance(source, LatestView) else ()
     dtypes = {field.name: field.dtype for field in fields}
     dtype = dtypes.get(feature.field)

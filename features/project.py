@@ -6,7 +6,14 @@ from typing import Final, NamedTuple
 
 from features.codec import STRING_TYPE, FeatureValue, encode_value, entity_key
 from features.events import EngagementEvent, Event, ImpressionEvent, ItemEvent, UserEvent
-from features.spec import IMPRESSION, ActivityView, EntitySpec, LatestView, Plan
+from features.spec import (
+    IMPRESSION,
+    ActivityView,
+    EntitySpec,
+    LatestView,
+    Plan,
+    RelationsView,
+)
 from features.strings import NONE
 from features.updates import Payload, Updates, event_hash
 
@@ -25,6 +32,12 @@ Ids = tuple[str | None, str | None, str | None, str | None, str | None]
 """The ids of a fact, in the order of JOIN_KEYS."""
 
 
+CATEGORIES_MAX: Final = 8
+"""Categories of one fact that count in rows of their own; further ones are left out."""
+
+_TARGETS: Final = {"author": AUTHOR, "item": ITEM}
+
+
 class Fact(NamedTuple):
     """One thing that happened: an item was shown, or acted upon."""
 
@@ -32,6 +45,25 @@ class Fact(NamedTuple):
     event: int
     value: int
     ids: Ids
+    """The category among them is the item's first, which is what lists keep."""
+    categories: tuple[str, ...] = ()
+    """The first CATEGORIES_MAX distinct categories: the fact changes the row of each."""
+
+    def owners(self, place: int) -> tuple[str, ...]:
+        """The ids of one kind whose rows this fact changes."""
+        if place == CATEGORY:
+            return self.categories
+        owner = self.ids[place]
+        return () if owner is None else (owner,)
+
+
+class _Place(NamedTuple):
+    """Where facts of an action go: a view's number, and the ids they need."""
+
+    view: int
+    owner: int
+    target: int
+    entity: EntitySpec
 
 
 class Projection:
@@ -44,13 +76,13 @@ class Projection:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         actions = {action: place for place, action in enumerate(plan.actions)}
-        self._of_action: dict[str, tuple[int, list[tuple[int, int, EntitySpec]]]] = {
+        self._of_action: dict[str, tuple[int, list[_Place]]] = {
             action: (
                 place,
                 [
-                    (number, JOIN_KEYS[view.entity.join_key], view.entity)
+                    _place(number, view)
                     for number, view in enumerate(plan.views)
-                    if isinstance(view, ActivityView) and action in view.actions
+                    if isinstance(view, ActivityView | RelationsView) and action in view.actions
                 ],
             )
             for action, place in actions.items()
@@ -64,6 +96,12 @@ class Projection:
             ]
             for kind in ("item", "user")
         }
+
+    @property
+    def rows_per_fact_max(self) -> int:
+        """How many rows one fact may change."""
+        owners = [JOIN_KEYS[view.entity.join_key] for view in self.plan.views]
+        return sum(CATEGORIES_MAX if owner == CATEGORY else 1 for owner in owners)
 
     def refusal(self, event: Event) -> str | None:
         """Why an event cannot be keyed: an id that is not of its entity's declared type."""
@@ -91,12 +129,13 @@ class Projection:
         found = self._of_action.get(fact.action)
         if found is None:
             return
-        place, views = found
-        for number, id_place, entity in views:
-            entity_id = fact.ids[id_place]
-            if entity_id is not None:
+        action, places = found
+        for view, owner, target, entity in places:
+            if fact.ids[target] is None:
+                continue
+            for entity_id in fact.owners(owner):
                 key = writer.key(entity, entity_id)
-                writer.add(number, key, offset, time, fact.event, place, fact.ids, fact.value)
+                writer.add(view, key, offset, time, fact.event, action, fact.ids, fact.value)
 
     def _newest(
         self,
@@ -122,31 +161,30 @@ class Projection:
 def facts_of(event: Event) -> Sequence[Fact]:
     """The facts inside an event: each shown item of an impression, or one engagement."""
     if isinstance(event, EngagementEvent):
-        ids = (
-            event.user_id,
-            event.item_id,
-            event.author_id,
-            event.categories[0] if event.categories else None,
-            event.surface,
-        )
-        return [Fact(event.action, event_hash(event.event_id), event.value or 0, ids)]
+        found = _distinct(event.categories)
+        category = found[0] if found else None
+        ids = (event.user_id, event.item_id, event.author_id, category, event.surface)
+        return [Fact(event.action, event_hash(event.event_id), event.value or 0, ids, found)]
     if isinstance(event, ImpressionEvent):
-        return [
-            Fact(
-                IMPRESSION,
-                event_hash(f"{event.event_id}#{place}"),
-                0,
-                (
-                    event.user_id,
-                    shown.item_id,
-                    shown.author_id,
-                    shown.categories[0] if shown.categories else None,
-                    event.surface,
-                ),
-            )
-            for place, shown in enumerate(event.items)
-        ]
+        facts = []
+        for place, shown in enumerate(event.items):
+            found = _distinct(shown.categories)
+            category = found[0] if found else None
+            ids = (event.user_id, shown.item_id, shown.author_id, category, event.surface)
+            number = event_hash(f"{event.event_id}#{place}")
+            facts.append(Fact(IMPRESSION, number, 0, ids, found))
+        return facts
     return []
+
+
+def _distinct(categories: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(categories))[:CATEGORIES_MAX]
+
+
+def _place(number: int, view: ActivityView | RelationsView) -> _Place:
+    owner = JOIN_KEYS[view.entity.join_key]
+    target = _TARGETS[view.target] if isinstance(view, RelationsView) else owner
+    return _Place(number, owner, target, view.entity)
 
 
 def _ids_of(event: Event, join_key: str) -> list[str]:
@@ -156,7 +194,7 @@ def _ids_of(event: Event, join_key: str) -> list[str]:
         own = "item_id" if isinstance(event, ItemEvent) else "user_id"
         return [entity_id] if join_key == own else []
     place = JOIN_KEYS[join_key]
-    return [found for fact in facts_of(event) if (found := fact.ids[place]) is not None]
+    return [found for fact in facts_of(event) for found in fact.owners(place)]
 
 
 def value_at(event: ItemEvent | UserEvent, path: str) -> FeatureValue:

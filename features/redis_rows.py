@@ -71,6 +71,13 @@ redis.call('SET', KEYS[1], ARGV[3])
 return 1
 """
 
+_RAISE: Final = """
+local stands = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '-1')
+if tonumber(ARGV[2]) <= stands then return stands end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return tonumber(ARGV[2])
+"""
+
 _GENERATION: Final = """
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 if known then return {tonumber(known), 0} end
@@ -221,6 +228,12 @@ class RedisRows:
         key = f"{self._space}:{name}"
         found = call(lambda: self._holder(key).client.hgetall(key))
         return {k.decode(): v.decode() for k, v in cast(Hash, found).items()}
+
+    def raise_to(self, name: str, field: str, number: int) -> int:
+        """Raise a number that only grows; returns the one that stands."""
+        key = f"{self._space}:{name}"
+        call = ([key.encode()], [field, number])
+        return int(self._holder(key).scripted(_RAISE, [call])[0])
 
     def generation(self, topic: str, topic_id: str) -> int:
         """The number of a topic's life."""

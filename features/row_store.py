@@ -75,6 +75,9 @@ class RowStore(Protocol):
     def remembered(self, name: str) -> dict[str, str]:
         """All facts under a name."""
 
+    def raise_to(self, name: str, field: str, number: int) -> int:
+        """Raise a number that only grows; returns the one that stands. It begins at −1."""
+
     def generation(self, topic: str, topic_id: str) -> int:
         """The number of a topic's life: 1, 2, … in the order its ids were first seen."""
 
@@ -91,6 +94,7 @@ class MemoryRows:
         self.rows: dict[bytes, Hash] = {}
         self._checkpoints: dict[int, Checkpoint] = {}
         self._facts: dict[str, dict[str, str]] = {}
+        self._numbers: dict[tuple[str, str], int] = {}
 
     def read(self, keys: Sequence[bytes]) -> list[Hash]:
         return [dict(self.rows.get(key, {})) for key in keys]
@@ -127,6 +131,11 @@ class MemoryRows:
 
     def remembered(self, name: str) -> dict[str, str]:
         return dict(self._facts.get(name, {}))
+
+    def raise_to(self, name: str, field: str, number: int) -> int:
+        stands = max(number, self._numbers.get((name, field), -1))
+        self._numbers[name, field] = stands
+        return stands
 
     def generation(self, topic: str, topic_id: str) -> int:
         known = self._facts.setdefault(f"generations:{topic}", {})

@@ -108,6 +108,33 @@ class LatestView(Spec):
     event_field: str
 
 
+class RelationSpec(Spec):
+    """A relation that one action begins and another ends; it is called by the first."""
+
+    on: str
+    off: str
+
+
+class RelationsView(Spec):
+    """A view whose rows hold, per relation and target, the newest of its two actions."""
+
+    name: str
+    entity: EntitySpec
+    relations: tuple[RelationSpec, ...]
+    target: Literal["author", "item"]
+    limit: int
+    """Pairs of relation and target that a row keeps, the newest by (time, event)."""
+
+    @cached_property
+    def actions(self) -> frozenset[str]:
+        """The actions that change a row of this view."""
+        return frozenset(action for r in self.relations for action in (r.on, r.off))
+
+
+StoredView = ActivityView | LatestView | RelationsView
+"""Every kind of view that has rows."""
+
+
 class Window(Spec):
     """A window of `buckets` buckets of a stored ring; None is the all-time total."""
 
@@ -241,6 +268,15 @@ Feature = Annotated[
 ]
 
 
+def summed(feature: Feature) -> tuple[Metric, ...]:
+    """The metrics that a feature sums over its windows."""
+    if isinstance(feature, CountFeature | DecayedFeature | TrendFeature):
+        return (feature.metric,)
+    if isinstance(feature, RateFeature):
+        return feature.metric, feature.per
+    return ()
+
+
 class AsOfView(Spec):
     """Features computed at read from stored state and `now`."""
 
@@ -256,6 +292,7 @@ class Plan(Spec):
     topic: str
     activity: tuple[ActivityView, ...]
     latest: tuple[LatestView, ...]
+    relations: tuple[RelationsView, ...] = ()
     as_of: tuple[AsOfView, ...]
     services: dict[str, tuple[str, ...]]
     """Feature service → the names of its as-of views, in order."""
@@ -273,14 +310,15 @@ class Plan(Spec):
         return tuple(found[key] for key in sorted(found))
 
     @cached_property
-    def views(self) -> tuple[ActivityView | LatestView, ...]:
+    def views(self) -> tuple[StoredView, ...]:
         """All stored views; an update names its view by its place in this tuple."""
-        return (*self.activity, *self.latest)
+        return (*self.activity, *self.latest, *self.relations)
 
     @cached_property
     def actions(self) -> tuple[str, ...]:
         """All actions that change any row; an update names its action by its place here."""
-        return tuple(sorted(frozenset[str]().union(*(view.actions for view in self.activity))))
+        acted_upon: tuple[ActivityView | RelationsView, ...] = (*self.activity, *self.relations)
+        return tuple(sorted(frozenset[str]().union(*(view.actions for view in acted_upon))))
 
     def service_features(self, service: str) -> tuple[tuple[str, Feature], ...]:
         """(column name, feature) of a feature service in order: `view__feature`."""

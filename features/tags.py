@@ -4,13 +4,15 @@ import re
 from typing import Final
 
 KIND_TAG: Final = "headrace.kind"
-"""On a stored view: `activity` or `latest`."""
+"""On a stored view: `activity`, `latest` or `relations`."""
 EVENT_TAG: Final = "headrace.event"
 """On a latest view: the type of event it keeps."""
 PATH_TAG: Final = "headrace.path"
 """On a field of a latest view: where in the event its value is."""
 SEQUENCE_TAG: Final = "headrace.sequence"
 """Prefix of the tags that hold the length and columns of a view's sequences."""
+RELATIONS_TAG: Final = "headrace.relations"
+"""On a relations view: its relations, their target and their limit, as JSON."""
 AS_OF_TAG: Final = "headrace.as_of"
 """On an on-demand view: its features, as JSON."""
 
@@ -18,6 +20,9 @@ RING: Final = "ring"
 TOTAL: Final = "total"
 SEQUENCE: Final = "newest"
 """Functions of the `Aggregation`s of an activity view, beside Feast's `min` and `max`."""
+
+ACTION_CHARS_MAX: Final = 64
+"""What an event's action may have."""
 
 _UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -28,3 +33,22 @@ def duration_ms(text: str) -> int:
     if found is None or int(found[1]) == 0:
         raise ValueError(f"{text!r} is not a duration: write a number and ms, s, m, h or d")
     return int(found[1]) * _UNITS[found[2]]
+
+
+def duration_text(ms: int) -> str:
+    """A duration as `duration_ms` reads it, in the largest unit that divides it."""
+    unit = next(u for u in reversed(_UNITS) if ms % _UNITS[u] == 0)
+    return f"{ms // _UNITS[unit]}{unit}"
+
+
+def action_name(action: str) -> str:
+    """An action that the registry can carry and an event can name; raises ValueError otherwise.
+
+    Actions stand in the columns of `Aggregation`s, joined by commas, and `.value` is said of them.
+    """
+    if not action or len(action) > ACTION_CHARS_MAX or "," in action or "." in action:
+        raise ValueError(
+            f"action {action!r} cannot be declared: a name has 1 to {ACTION_CHARS_MAX} characters, "
+            "and neither a comma nor a full stop; rename it where events are made"
+        )
+    return action

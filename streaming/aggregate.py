@@ -24,9 +24,10 @@ from features.errors import HeadraceError
 from features.layout import Ints
 from features.marker import Marker
 from features.row_store import Checkpoint, RowStore
-from features.spec import ActivityView, LatestView, Plan
+from features.spec import Plan, StoredView
 from features.strings import Strings
 from streaming.blocks import Block
+from streaming.plans import all_actions
 
 
 class Fenced(HeadraceError):
@@ -67,6 +68,8 @@ class Aggregator:
     def use(self, plan: Plan) -> None:
         """Fold by this plan from now on; cached rows are dropped, their layout may differ."""
         self.plan = plan
+        # Blocks of two partitions may name two plans in turn: what one lists, the other keeps.
+        self._listed = all_actions(self._store)
         self._forget()
 
     def own(self, partition: int, generation: int, beginning: int) -> int:
@@ -118,7 +121,7 @@ class Aggregator:
         strings = Strings()
         self._strings = strings
         self._tables = {
-            entity.join_key: EntityTable(self.plan, entity, strings)
+            entity.join_key: EntityTable(self.plan, entity, strings, self._listed)
             for entity in self.plan.entities
         }
 
@@ -146,7 +149,7 @@ class Aggregator:
             self._tables[join_key].load(rows_, contents)
         self.counts["rows_read"] += len(missing)
 
-    def _by_view(self, block: Block) -> list[tuple[ActivityView | LatestView, Ints]]:
+    def _by_view(self, block: Block) -> list[tuple[StoredView, Ints]]:
         views = block.updates.view
         return [(self.plan.views[v], np.flatnonzero(views == v)) for v in np.unique(views).tolist()]
 

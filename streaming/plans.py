@@ -1,18 +1,32 @@
-"""Which plan is in force where: plans stored whole, each active from an offset on.
+"""Which plan is in force where: plans stored whole, in one order, each active from an offset on.
 
-A plan is stored in Redis under its version before any block names it. Per partition of `events`
-the first offset it applies to is fixed once; a restart reads the same offsets and so folds every
-event under the plan it was folded under before.
+Plans are stored in Redis under their version before any block names them. The project's
+*definitions* number them in the order in which they came into force; per partition of `events` each
+number has one first offset, fixed once. A restart reads the same offsets and so folds every event
+under the plan it was folded under before.
+
+**The offset rule.** A definition starts after every offset that may have been routed under an
+earlier one. Kafka's committed offset is too low for that (blocks past it may be out), its log end
+is higher than need be, and too low on some brokers. So `route` says in Redis how far it is about
+to route *before* it sends a block, and looks for new definitions *after* saying so. Whoever fixes
+the offset of a new definition does the reverse: the definition is written first, then the offset
+is read. Of two steps in each of two workers, one order at least is seen by the other: either the
+claim is counted, and the definition starts after it; or the definition is seen, and the batch is
+cut at its offset. That holds for a fenced worker that still runs, and on every broker.
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from features.errors import Refused
+from features.plan_change import PlanChange, check_change, parts
 from features.project import Projection
 from features.row_store import RowStore
 from features.spec import Plan
 
 PLANS = "plans"
+DEFINITIONS = "definitions"
 
 
 def store_plan(store: RowStore, plan: Plan) -> None:
@@ -31,30 +45,100 @@ def load_plan(store: RowStore, version: str) -> Plan:
     return Plan.model_validate_json(found)
 
 
-class Activations:
-    """The plans of one `events` partition by the offset from which each applies.
+def all_actions(store: RowStore) -> tuple[str, ...]:
+    """The actions of all plans ever stored: what the lists of rows may name."""
+    plans = map(Plan.model_validate_json, store.remembered(PLANS).values())
+    return tuple(sorted({action for plan in plans for action in plan.actions}))
 
-    They are numbered as they come, and each number is fixed once, so that a plan may follow
-    another at the same offset: before any event came, say.
+
+class Definition(NamedTuple):
+    """A plan that came into force, and when by the clock of who brought it."""
+
+    plan: Plan
+    since_ms: int
+
+
+class Definitions:
+    """The plans of a project in the order in which they came into force; the last one is."""
+
+    def __init__(self, store: RowStore) -> None:
+        self._store = store
+        self._listed: list[Definition] = []
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    def __getitem__(self, number: int) -> Definition:
+        return self._listed[number]
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan in force."""
+        return self._listed[-1].plan if self._listed else None
+
+    def refresh(self) -> None:
+        """Take in what others defined."""
+        known = self._store.remembered(DEFINITIONS)
+        while (entry := known.get(str(len(self._listed)))) is not None:
+            self._append(entry)
+
+    def check(self, plan: Plan) -> PlanChange | None:
+        """What a plan changes, None if it is in force; `Refused` when rows would be corrupted."""
+        if self.plan is None or self.plan.version == plan.version:
+            return None
+        return check_change(self.plan, plan, [definition.plan for definition in self._listed])
+
+    def define(self, plan: Plan, now_ms: int) -> None:
+        """Bring a plan into force unless it is; `Refused` when rows would be corrupted."""
+        self.refresh()
+        while self.plan is None or self.plan.version != plan.version:
+            self.check(plan)
+            store_plan(self._store, plan)
+            entry = f"{now_ms} {plan.version}"
+            # Another worker may have been first with this number; then ours is compared with its.
+            self._append(self._store.remember(DEFINITIONS, str(len(self._listed)), entry))
+
+    def _append(self, entry: str) -> None:
+        since_ms, version = entry.split()
+        self._listed.append(Definition(load_plan(self._store, version), int(since_ms)))
+
+
+class Activations:
+    """The definitions by the offsets of one `events` partition from which they apply.
+
+    Each keeps its number, so that one may follow another at the same offset: before any event
+    came, say.
     """
 
-    def __init__(self, store: RowStore, generation: int, partition: int) -> None:
-        self._store = store
-        self._name = f"activations:{generation}/{partition}"
+    def __init__(
+        self, store: RowStore, definitions: Definitions, generation: int, partition: int
+    ) -> None:
+        self._store, self._definitions = store, definitions
+        self._name = _starts(generation, partition)
+        self._routed = f"routed:{generation}", str(partition)
         self._offsets: list[int] = []
         self._projections: list[Projection] = []
-        known = sorted((int(number), v) for number, v in store.remembered(self._name).items())
-        for _, activation in known:
-            self._append(activation)
 
-    def activate(self, plan: Plan, offset: int) -> None:
-        """Use a plan from an offset on, unless it is in force there already."""
-        store_plan(self._store, plan)
-        while not self._projections or self._projections[-1].plan.version != plan.version:
-            start = max([offset, *self._offsets[-1:]])
-            number = str(len(self._offsets))
-            # Another owner may have fixed this number first; then ours comes after it.
-            self._append(self._store.remember(self._name, number, f"{start} {plan.version}"))
+    def claim(self, last: int) -> None:
+        """Say that offsets up to `last` are about to be routed."""
+        self._store.raise_to(*self._routed, last)
+
+    def catch_up(self, resume_at: int = 0) -> int:
+        """Give every definition its offset, at `resume_at` at least; returns how many are new."""
+        had = len(self._offsets)
+        for number in range(had, len(self._definitions)):
+            routed = self._store.raise_to(*self._routed, -1)
+            start = max([routed + 1, resume_at, *self._offsets[-1:]])
+            stands = self._store.remember(self._name, str(number), str(start))
+            self._offsets.append(int(stands))
+            self._projections.append(Projection(self._definitions[number].plan))
+        return len(self._offsets) - had
+
+    @property
+    def since(self) -> int:
+        """The offset from which the last definition applies."""
+        return self._offsets[-1]
 
     def at(self, offset: int) -> tuple[Projection, int | None]:
         """The projection in force at an offset, and the offset where the next one takes over."""
@@ -63,8 +147,44 @@ class Activations:
         until = self._offsets[following] if following < len(self._offsets) else None
         return self._projections[max(place, 0)], until
 
-    def _append(self, activation: str) -> None:
-        offset, version = activation.split()
-        known = {p.plan.version: p for p in self._projections}
-        self._offsets.append(int(offset))
-        self._projections.append(known.get(version) or Projection(load_plan(self._store, version)))
+
+def _starts(generation: int, partition: int) -> str:
+    return f"starts:{generation}/{partition}"
+
+
+class Since(NamedTuple):
+    """From where on a part of a view counts."""
+
+    view: str
+    parts: tuple[str, ...]
+    """Fields, `list: action` and so on; empty for the view with all that came with it."""
+    since_ms: int
+    offsets: dict[int, int]
+    """The first offset of each `events` partition that it counts; 0 for all there is."""
+
+
+def since_when(store: RowStore, generation: int, partitions: int) -> Iterator[Since]:
+    """Since when each part of the plan in force counts, by view, oldest first."""
+    definitions = Definitions(store)
+    held = [parts(definitions[number].plan) for number in range(len(definitions))]
+    starts: dict[tuple[str, int], list[str]] = {}
+    for view, part in held[-1] if held else ():
+        number = len(held) - 1
+        while number and (view, part) in held[number - 1]:
+            number -= 1
+        starts.setdefault((view, number), []).append(part)
+    activations = {
+        partition: store.remembered(_starts(generation, partition))
+        for partition in range(partitions)
+    }
+    for (view, number), names in sorted(starts.items()):
+        yield Since(
+            view,
+            () if "" in names else tuple(sorted(names)),
+            definitions[number].since_ms,
+            {
+                p: int(known[str(number)])
+                for p, known in activations.items()
+                if str(number) in known
+            },
+        )

@@ -79,7 +79,7 @@ class Router:
         routed.counts["accepted"] += len(accepted)
         sizes = {record.offset: len(record.value or b"") for record in records}
         first = records[0].offset
-        for events in _pieces(accepted, sizes, len(projection.plan.views)):
+        for events in _pieces(accepted, sizes, projection.rows_per_fact_max):
             covered = first, events[-1][0]
             self._blocks(partition, covered, events, projection, routed)
             first = events[-1][0] + 1
@@ -155,14 +155,14 @@ class Router:
 
 
 def _pieces(
-    events: Sequence[tuple[int, Event]], sizes: Mapping[int, int], views: int
+    events: Sequence[tuple[int, Event]], sizes: Mapping[int, int], rows: int
 ) -> Iterator[list[tuple[int, Event]]]:
     """The events in runs that fit into one block even if all went to one target."""
     piece: list[tuple[int, Event]] = []
     weight = 0
     for offset, event in events:
         facts = len(event.items) if isinstance(event, ImpressionEvent) else 1
-        more = facts * views * UPDATE_BYTES + 2 * sizes[offset]  # an id stands in keys and texts
+        more = facts * rows * UPDATE_BYTES + 2 * sizes[offset]  # an id stands in keys and texts
         if piece and weight + more > BLOCK_BYTES:
             yield piece
             piece, weight = [], 0

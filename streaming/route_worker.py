@@ -8,14 +8,14 @@ that `aggregate` recognises.
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from features.errors import HeadraceError
+from features.errors import HeadraceError, Refused
 from features.plan import PlanSource
+from features.plan_change import compare
 from features.row_store import RowStore
-from features.spec import Plan
 from streaming.metrics import Observer
-from streaming.plans import Activations
+from streaming.plans import Activations, Definitions
 from streaming.records import Record, RecordSink, RecordSource
 from streaming.route import Routed, Router, RouteSettings
 
@@ -42,8 +42,15 @@ class RouteWorker:
         self._router = Router(settings, generation, uuid.uuid4().hex[:12])
         self._activations: dict[int, Activations] = {}
         self._resume_at: dict[int, int] = {}
-        self._plan: Plan = plans.read()
-        self._seen = self._plan.version
+        self._refused: str | None = None
+        """The version of a plan that would corrupt rows, while the registry holds it."""
+        self._definitions = Definitions(store)
+        plan = plans.read()
+        self._seen = plan.version
+        if self._definitions.plan is None:
+            self._definitions.define(plan, _now_ms())
+        # Any other plan that may follow is looked at twice, like one that comes while this runs.
+        self._definitions.check(plan)
         self._plan_refresh_s = plan_refresh_ms / 1000
         self._plan_read_at = time.monotonic()
         self.joined = False
@@ -64,11 +71,11 @@ class RouteWorker:
                 )
                 resume_at = beginning
             read_from = max(beginning, self._router.own(partition, resume_at))
-            activations = Activations(self._store, self._generation, partition)
-            activations.activate(self._plan, resume_at)
+            activations = Activations(self._store, self._definitions, self._generation, partition)
             self._activations[partition] = activations
             self._resume_at[partition] = resume_at
             self._source.seek(partition, read_from)
+        self._take_over()
         self.joined = True
         log.info("owns events partitions %s", sorted(self._activations))
 
@@ -86,6 +93,7 @@ class RouteWorker:
             self._refresh_plan()
             polled = self._source.poll(poll_timeout_ms)
             commits: dict[int, int] = {}
+            self._claim(polled)
             for partition, records in polled.items():
                 if records and partition in self._activations:
                     self._route(partition, records)
@@ -122,16 +130,47 @@ class RouteWorker:
             plan = self._plans.read()
         except HeadraceError as error:
             log.warning("the registry cannot be used, the plan stays: %s", error)
+            self._observer.set("plan_refused", isinstance(error, Refused))
             return
         # `feast apply` writes object by object: a plan counts once it has stood for two looks.
         settled, self._seen = plan.version == self._seen, plan.version
-        if plan.version == self._plan.version or not settled:
+        if not settled:
             return
-        self._plan = plan
+        try:
+            self._definitions.define(plan, _now_ms())
+        except Refused as refused:
+            if self._refused != plan.version:
+                log.error("the plan in force stays, %s", refused)
+            self._refused = plan.version
+        else:
+            self._refused = None
+            self._take_over()
+        self._observer.set("plan_refused", self._refused is not None)
+
+    def _claim(self, polled: Mapping[int, Sequence[Record]]) -> None:
+        """Say how far this turn will route, then look for definitions: see `streaming.plans`."""
+        for partition, records in polled.items():
+            if records and partition in self._activations:
+                self._activations[partition].claim(records[-1].offset)
+        if any(polled.values()):
+            self._definitions.refresh()
+            self._take_over()
+
+    def _take_over(self) -> None:
+        """Let every partition know where the newest definitions start."""
         for partition, activations in self._activations.items():
-            committed = self._source.committed(partition)
-            offset = max(committed or 0, self._resume_at[partition])
-            activations.activate(plan, offset)
-            log.info(
-                "plan %s applies to partition %s from offset %s", plan.version, partition, offset
-            )
+            if activations.catch_up(self._resume_at[partition]):
+                number = len(self._definitions) - 1
+                plan = self._definitions[number].plan
+                change = compare(self._definitions[max(number - 1, 0)].plan, plan)
+                log.info(
+                    "plan %s applies to partition %s from offset %s: it %s",
+                    plan.version,
+                    partition,
+                    activations.since,
+                    change,
+                )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

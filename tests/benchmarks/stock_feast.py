@@ -96,6 +96,7 @@ def fields_read(plan: Plan, service: str) -> dict[str, list[str]]:
             assert isinstance(feature, ValueFeature | CodeFeature | AgeFeature)
             fields[feature.field] = None
             continue
+        assert isinstance(view, ActivityView)
         fields |= dict.fromkeys(_fields_of(view, feature))
         if isinstance(feature, SimilarityFeature | AffinityFeature | SinceFeature):
             for profile in plan.latest:

@@ -182,6 +182,18 @@ def test_the_first_of_several_facts_stands(store: RowStore) -> None:
     assert store.remembered("elsewhere") == {}
 
 
+def test_a_number_only_grows(store: RowStore) -> None:
+    assert store.raise_to("routed", "0", -1) == -1
+    assert [store.raise_to("routed", "0", number) for number in (0, 5, 3, 2**53)] == [
+        0,
+        5,
+        5,
+        2**53,
+    ]
+    assert store.raise_to("routed", "1", -1) == -1
+    assert store.raise_to("routed", "0", -1) == 2**53
+
+
 def test_lives_of_a_topic_are_numbered_in_the_order_they_are_seen(store: RowStore) -> None:
     assert [store.generation("updates", t) for t in ("x", "y", "x", "z", "y")] == [1, 2, 1, 3, 2]
     assert store.generation("events", "y") == 1

@@ -3,7 +3,7 @@
 import itertools
 
 from features.events import EngagementEvent, ImpressionEvent, ItemEvent, UserEvent
-from features.spec import ActivityView
+from features.spec import ActivityView, LatestView
 from tests.benchmarks.ground import generated
 from tests.benchmarks.ingest import distinct
 from tests.benchmarks.rank import CANDIDATES, requests
@@ -15,6 +15,7 @@ def test_every_field_that_features_are_computed_from_is_read_once() -> None:
     read = fields_read(PLAN, "feed")
     assert set(read) == {"item_activity", "item_embedding", "item_profile", "user_activity"}
     for view in PLAN.views:
+        assert isinstance(view, ActivityView | LatestView)
         names = (
             {ring.field for ring in view.rings}
             | {total.field for total in view.totals}

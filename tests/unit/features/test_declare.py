@@ -1,5 +1,6 @@
 """The vocabulary returns plain Feast objects that carry everything the plan needs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,20 @@ from feast import OnDemandFeatureView, StreamFeatureView
 from feast.transformation.python_transformation import PythonTransformation
 from feast.types import Array, Float64, Int32, Int64, String
 from feast.value_type import ValueType
+from pydantic import TypeAdapter
 
 from features import declare
-from features.spec import RateFeature, Window
-from features.tags import AS_OF_TAG, KIND_TAG, PATH_TAG, duration_ms
+from features.spec import Feature, RateFeature, Window
+from features.tags import (
+    AS_OF_TAG,
+    KIND_TAG,
+    PATH_TAG,
+    RELATIONS_TAG,
+    duration_ms,
+    duration_text,
+)
+
+NAN, INF = float("nan"), float("inf")
 
 EVENTS = declare.events_source(archive=Path("archive"))
 USER = declare.entity("user", "user_id")
@@ -100,6 +111,16 @@ def test_the_stored_function_needs_nothing_but_its_own_text() -> None:
     assert scope["rates"]({"now": [5], **cells})["ctr"] == [0.1]
 
 
+def _window(window: str, *state: Any) -> Window | None:
+    """The window of a rate as the registry has it, read from a view with this state."""
+    stored = state or (declare.counters("click", "impression"),)
+    view = declare.activity_view("v", USER, EVENTS, stored)
+    read = declare.as_of_view("rates", [view], [declare.rate("r", "click", "impression", window)])
+    (feature,) = TypeAdapter(list[Feature]).validate_json(read.tags[AS_OF_TAG])
+    assert isinstance(feature, RateFeature)
+    return feature.window
+
+
 @pytest.mark.parametrize(
     ("window", "expected"),
     [
@@ -114,15 +135,76 @@ def test_the_stored_function_needs_nothing_but_its_own_text() -> None:
 def test_a_window_is_read_from_the_finest_ring_that_holds_it(
     window: str, expected: Window | None
 ) -> None:
-    feature = declare.rate("r", "click", "impression", window)
-    assert isinstance(feature, RateFeature)
-    assert feature.window == expected
+    assert _window(window) == expected
+
+
+def test_a_window_is_read_from_the_rings_of_its_own_view() -> None:
+    rings = [("1m", 30), ("15m", 8), ("1d", 400)]
+    own = declare.counters("click", "impression", rings=rings)
+    assert _window("30m", own) == Window(width_ms=60_000, buckets=30)
+    assert _window("2h", own) == Window(width_ms=900_000, buckets=8)
+    assert _window("365d", own) == Window(width_ms=86_400_000, buckets=365)
+
+
+def test_a_rate_is_read_from_a_ring_that_keeps_its_window_for_both_actions() -> None:
+    few = declare.counters("click", rings=[("1m", 30), ("1h", 24)])
+    hours = declare.counters("impression", rings=[("1m", 5), ("1h", 24)])
+    assert _window("5m", few, hours) == Window(width_ms=60_000, buckets=5)
+    assert _window("1h", few, hours) == Window(width_ms=3_600_000, buckets=1)
+    with pytest.raises(ValueError, match=r"'30m'.*'click' in 30 × 1m.*'impression' in 5 × 1m"):
+        _window("30m", few, hours)
 
 
 @pytest.mark.parametrize("window", ["90s", "8d", "25h"])
 def test_a_window_that_no_ring_holds_is_refused_with_those_there_are(window: str) -> None:
-    with pytest.raises(ValueError, match=r"12 × 5m, 24 × 1h, 28 × 6h"):
-        declare.count("c", "click", window)
+    with pytest.raises(ValueError, match=r"view 'v', which keeps 'click' in 12 × 5m, 24 × 1h"):
+        _as_of(declare.count("c", "click", window))
+    with pytest.raises(ValueError, match="which keeps values of 'like' in no ring"):
+        _as_of(declare.count("c", "like", window, amount="value"))
+
+
+@pytest.mark.parametrize("action", ["", "a,b", "a.b", "x" * 65])
+def test_an_action_that_the_registry_cannot_carry_is_refused(action: str) -> None:
+    for word in (
+        lambda: declare.counters("click", action),
+        lambda: declare.sums(action),
+        lambda: declare.newest("recent", [action], 5),
+        lambda: declare.affinity("f", "recent", [action], "item"),
+        lambda: declare.count("f", action),
+        lambda: declare.relations_view("r", USER, EVENTS, {"follow": action}),
+    ):
+        with pytest.raises(ValueError, match="neither a comma nor a full stop"):
+            word()
+
+
+@pytest.mark.parametrize("prior", [(1.0, 0.0), (1.0, -3.0), (0.0, NAN), (NAN, 1.0), (1.0, INF)])
+def test_a_prior_that_divides_by_nothing_is_refused(prior: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="prior"):
+        declare.rate("r", "click", "impression", prior=prior)
+    with pytest.raises(ValueError, match="prior"):
+        declare.mean("m", "click", prior=prior)
+
+
+def test_counts_of_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="buckets is 0: at least 1"):
+        declare.code("c", "author_id", 0)
+    with pytest.raises(ValueError, match="newest is 0: at least 1"):
+        declare.similarity("s", "recent", ["click"], newest=0)
+
+
+def test_relations_are_four_lists_and_a_tag() -> None:
+    view = declare.relations_view("r", USER, EVENTS, {"follow": "unfollow"}, target="item", limit=7)
+    assert _dtypes(view) == {
+        "targets": Array(String),
+        "actions": Array(String),
+        "times": Array(Int64),
+        "events": Array(Int64),
+    }
+    assert json.loads(view.tags[RELATIONS_TAG]) == {
+        "relations": {"follow": "unfollow"},
+        "target": "item",
+        "limit": 7,
+    }
 
 
 def test_decays_and_trends_need_bounded_windows() -> None:
@@ -136,3 +218,8 @@ def test_decays_and_trends_need_bounded_windows() -> None:
 def test_what_is_no_duration_is_refused_with_how_to_write_one(text: str) -> None:
     with pytest.raises(ValueError, match="write a number and ms, s, m, h or d"):
         duration_ms(text)
+
+
+@pytest.mark.parametrize("text", ["5ms", "90s", "5m", "1h", "36h", "7d"])
+def test_a_duration_is_written_as_it_is_read(text: str) -> None:
+    assert duration_text(duration_ms(text)) == text

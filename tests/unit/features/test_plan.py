@@ -17,7 +17,7 @@ from features import declare
 from features.errors import Refused
 from features.plan import FeatureRepo, compile_plan
 from features.spec import Plan
-from features.tags import AS_OF_TAG, KIND_TAG
+from features.tags import AS_OF_TAG, KIND_TAG, RELATIONS_TAG
 
 EVENTS = declare.events_source(archive=Path("archive"))
 ITEM = declare.entity("item", "item_id")
@@ -204,8 +204,7 @@ LISTED = declare.activity_view(
     ("feature", "says"),
     [
         (declare.count("f", "like"), "the total of 'like'"),
-        (declare.count("f", "like", "1h"), "12 buckets of 300000 ms of 'like'"),
-        (declare.rate("f", "click", "like", "1h"), "12 buckets of 300000 ms of 'like'"),
+        (declare.rate("f", "click", "like"), "the total of 'like'"),
         (declare.recency("f", "first"), "first_seen"),
         (declare.value("f", "created_at"), "field 'created_at'"),
         (declare.value("f", "views", view="item_profile"), "field 'views'"),
@@ -224,6 +223,97 @@ def test_a_feature_of_what_no_view_keeps_is_refused_with_what_is_missing(
 ) -> None:
     with pytest.raises(Refused, match=f"feature 'f' of 'rates' reads .*{says}"):
         _compiled(ITEM_ACTIVITY, ITEM_PROFILE, _rates(feature))
+
+
+@pytest.mark.parametrize(
+    "feature", [declare.count("f", "like", "1h"), declare.rate("f", "click", "like", "1h")]
+)
+def test_a_window_that_its_view_no_longer_keeps_is_refused(feature: Any) -> None:
+    before = declare.activity_view(
+        "item_activity", ITEM, EVENTS, [declare.counters("click", "impression", "like")]
+    )
+    view = _rates(feature, sources=[before])
+    assert _compiled(before, view).as_of
+    with pytest.raises(Refused, match="reads 12 buckets of 300000 ms of 'like', which view"):
+        _compiled(ITEM_ACTIVITY, view)
+
+
+def test_a_feature_that_divides_by_nothing_is_refused_whoever_declared_it() -> None:
+    view = _rates(declare.rate("f", "click", "impression", "1h", (1.0, 10.0)))
+    view.tags[AS_OF_TAG] = view.tags[AS_OF_TAG].replace("10.0", "0.0")
+    with pytest.raises(Refused, match="feature 'f' of 'rates': the second number of its prior"):
+        _compiled(ITEM_ACTIVITY, view)
+
+
+FOLLOWS = declare.relations_view(
+    "user_relations",
+    declare.entity("user", "user_id"),
+    EVENTS,
+    {"mute": "unmute", "follow": "unfollow"},
+)
+
+
+def test_relations_are_what_was_declared_and_their_actions_are_the_plans() -> None:
+    plan = _compiled(declare.entity("user", "user_id"), FOLLOWS)
+    (view,) = plan.relations
+    assert [(r.on, r.off) for r in view.relations] == [("follow", "unfollow"), ("mute", "unmute")]
+    assert (view.target, view.limit) == ("author", 10_000)
+    assert plan.actions == ("follow", "mute", "unfollow", "unmute")
+    assert plan.views == (view,)
+
+
+def _tagged_anew(tag: str) -> StreamFeatureView:
+    view = declare.relations_view("user_relations", ITEM, EVENTS, {"follow": "unfollow"})
+    view.tags[RELATIONS_TAG] = tag
+    return view
+
+
+def _action(name: str) -> StreamFeatureView:
+    total = Aggregation(column=name, function="total", name="odd_total")
+    return _tagged({KIND_TAG: "activity"}, [total])
+
+
+@pytest.mark.parametrize(
+    ("definition", "says"),
+    [
+        (lambda: _tagged_anew("{}"), "declare it with relations_view"),
+        (lambda: _tagged_anew("[]"), "declare it with relations_view"),
+        (
+            lambda: _tagged_anew('{"relations": {}, "target": "author", "limit": 5}'),
+            "needs relations and a limit",
+        ),
+        (
+            lambda: _tagged_anew(
+                '{"relations": {"a": "b", "c": "b"}, "target": "item", "limit": 5}'
+            ),
+            "gives a meaning to 'b' twice",
+        ),
+        (
+            lambda: declare.activity_view(
+                "odd", ITEM, EVENTS, [declare.counters("click"), declare.counters("click")]
+            ),
+            "counts 'click_5m' twice",
+        ),
+        (lambda: _action(""), "action '' cannot be declared"),
+        (lambda: _action("click.valeu"), "column 'click.valeu'"),
+        (
+            lambda: declare.latest_view(
+                "odd",
+                declare.entity("video", "item_id", ValueType.INT64),
+                EVENTS,
+                "item",
+                [declare.taken("created_at", Int64)],
+            ),
+            "share the join key 'item_id'",
+        ),
+    ],
+)
+def test_a_stored_view_whose_parts_do_not_fit_is_refused(
+    definition: Callable[[], StreamFeatureView], says: str
+) -> None:
+    videos = declare.entity("video", "item_id", ValueType.INT64)
+    with pytest.raises(Refused, match=f"view 'odd'.*{says}|{says}"):
+        compile_plan(_registry(ITEM, videos, ITEM_ACTIVITY, definition()), "p")
 
 
 @pytest.mark.parametrize(

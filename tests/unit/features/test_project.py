@@ -2,7 +2,7 @@
 
 import pytest
 
-from features.codec import encode_value, entity_key
+from features.codec import INT64_TYPE, STRING_TYPE, encode_value, entity_key
 from features.events import (
     EngagementEvent,
     Event,
@@ -13,9 +13,11 @@ from features.events import (
     UserEvent,
 )
 from features.project import Projection, facts_of, value_at
+from features.spec import EntitySpec
 from features.updates import Columns, Updates, event_hash, partition_of
-from tests.plans import PLAN
+from tests.plans import PLAN, activity, changed, plan
 
+CATEGORY = EntitySpec(name="category", join_key="category", value_type=STRING_TYPE)
 CLICK = EngagementEvent(
     event_id="e",
     event_time=9,
@@ -61,6 +63,28 @@ def test_a_view_is_not_touched_by_actions_it_does_not_know() -> None:
     hide = CLICK.model_copy(update={"action": "hide"})
     assert _touched(_updates(hide)) == {("user_activity", _key("user_id", "u"))}
     assert len(_updates(CLICK.model_copy(update={"action": "unheard_of"}))) == 0
+
+
+CATEGORIES = activity("category_activity", CATEGORY)
+BY_CATEGORY = plan(activity=(*PLAN.activity, CATEGORIES), as_of=(), services={})
+
+
+def test_a_fact_counts_for_each_of_its_first_categories_and_is_listed_under_the_first() -> None:
+    many = [f"c{n % 12}" for n in range(30)]
+    updates = Projection(BY_CATEGORY).updates([(40, CLICK.model_copy(update={"categories": many}))])
+    places = [n for n, v in enumerate(updates.view) if BY_CATEGORY.views[v] == CATEGORIES]
+    keys = [updates.keys[updates.key[place]] for place in places]
+    assert keys == [entity_key("category", STRING_TYPE, f"c{n}", PLAN.project) for n in range(8)]
+    assert {updates.texts[text] for text in updates.category} == {"c0"}
+    assert len(updates) == 3 + 8 <= Projection(BY_CATEGORY).rows_per_fact_max
+
+
+def test_a_number_that_is_a_category_is_refused_wherever_it_stands() -> None:
+    numbered = changed(CATEGORIES, entity=changed(CATEGORY, value_type=INT64_TYPE))
+    projection = Projection(plan(activity=(numbered,), as_of=(), services={}))
+    event = CLICK.model_copy(update={"categories": ["1", "x"]})
+    assert projection.refusal(event) == "category: 'x' is not a number its entity can hold"
+    assert projection.refusal(CLICK.model_copy(update={"categories": ["1", "2"]})) is None
 
 
 def test_an_engagement_without_an_author_changes_no_author() -> None:
