@@ -19,7 +19,8 @@ from features.codec import (
 from features.latest import LatestTable
 from features.layout import NEVER, Ints
 from features.marker import Marker
-from features.spec import ActivityView, EntitySpec, LatestView, Plan
+from features.plain_table import PlainTable
+from features.spec import ActivityView, EntitySpec, PlainView, Plan, StoredView
 from features.strings import Strings
 from features.tables import Table
 
@@ -149,14 +150,16 @@ class EntityTable:
         stamp = updated_at_field(name)
         newest = table.newest[rows].tolist()
         for row, time, stored in zip(rows.tolist(), newest, table.encoded(rows), strict=True):
-            fields = [stamp, encode_time(time)]
+            fields = [stamp, stored.updated_at or encode_time(time)]
             for field, value in zip(names, stored.values, strict=True):
                 if value is not None:
                     fields += (field, value)
             yield row, fields, [names[place] for place in stored.gone]
 
 
-def _table(view: ActivityView | LatestView, plan: Plan, strings: Strings) -> Table:
+def _table(view: StoredView, plan: Plan, strings: Strings) -> Table:
     if isinstance(view, ActivityView):
         return ActivityTable(view, plan.actions, strings)
+    if isinstance(view, PlainView):
+        return PlainTable(view)
     return LatestTable(view, strings)

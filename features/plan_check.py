@@ -14,12 +14,14 @@ from features.spec import (
     Feature,
     LatestView,
     Metric,
+    PlainView,
     Plan,
     RateFeature,
     RecencyFeature,
     SequenceSpec,
     SimilarityFeature,
     SinceFeature,
+    StoredView,
     TrendFeature,
     ValueFeature,
     Window,
@@ -45,8 +47,10 @@ def check_plan(plan: Plan) -> None:
                 raise Refused(f"{where} reads {missing}, which view {source.name!r} does not keep")
 
 
-def _missing(feature: Feature, source: ActivityView | LatestView) -> str | None:
+def _missing(feature: Feature, source: StoredView) -> str | None:
     """What a feature reads that its view does not keep."""
+    if isinstance(source, PlainView):
+        return f"state of Headrace's own events ({feature.kind})"
     if isinstance(feature, FieldFeature):
         return _missing_field(feature, source)
     if isinstance(source, LatestView):

@@ -24,7 +24,7 @@ from features.errors import HeadraceError
 from features.layout import Ints
 from features.marker import Marker
 from features.row_store import Checkpoint, RowStore
-from features.spec import ActivityView, LatestView, Plan
+from features.spec import Plan, StoredView
 from features.strings import Strings
 from streaming.blocks import Block
 
@@ -146,7 +146,7 @@ class Aggregator:
             self._tables[join_key].load(rows_, contents)
         self.counts["rows_read"] += len(missing)
 
-    def _by_view(self, block: Block) -> list[tuple[ActivityView | LatestView, Ints]]:
+    def _by_view(self, block: Block) -> list[tuple[StoredView, Ints]]:
         views = block.updates.view
         return [(self.plan.views[v], np.flatnonzero(views == v)) for v in np.unique(views).tolist()]
 

@@ -6,9 +6,10 @@ event under the plan it was folded under before.
 """
 
 from bisect import bisect_right
+from typing import Any
 
 from features.errors import Refused
-from features.project import Projection
+from features.reader import Reader, reader_of
 from features.row_store import RowStore
 from features.spec import Plan
 
@@ -42,7 +43,7 @@ class Activations:
         self._store = store
         self._name = f"activations:{generation}/{partition}"
         self._offsets: list[int] = []
-        self._projections: list[Projection] = []
+        self._projections: list[Reader[Any]] = []
         known = sorted((int(number), v) for number, v in store.remembered(self._name).items())
         for _, activation in known:
             self._append(activation)
@@ -56,7 +57,7 @@ class Activations:
             # Another owner may have fixed this number first; then ours comes after it.
             self._append(self._store.remember(self._name, number, f"{start} {plan.version}"))
 
-    def at(self, offset: int) -> tuple[Projection, int | None]:
+    def at(self, offset: int) -> tuple[Reader[Any], int | None]:
         """The projection in force at an offset, and the offset where the next one takes over."""
         place = bisect_right(self._offsets, offset) - 1
         following = place + 1
@@ -67,4 +68,4 @@ class Activations:
         offset, version = activation.split()
         known = {p.plan.version: p for p in self._projections}
         self._offsets.append(int(offset))
-        self._projections.append(known.get(version) or Projection(load_plan(self._store, version)))
+        self._projections.append(known.get(version) or reader_of(load_plan(self._store, version)))
