@@ -2,11 +2,21 @@
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+import runpy
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from feast.protos.feast.core.Registry_pb2 import Registry
+from feast.value_type import ValueType
+
+from features.plan import compile_plan
+from features.spec import Plan
+
+PROJECT = "drivers"
 START_MS = 1_650_812_741_436
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 Row = Mapping[str, Any]
@@ -65,7 +75,8 @@ def recounted(rows: Sequence[Row], wanted: Iterable[Wanted], now_ms: int) -> dic
         elif function == "mean":
             found[name] = float(sum(fares) / len(fares))
         else:
-            choose = {"sum": sum, "min": min, "max": max}[function]
+            choose: Callable[[list[Fraction]], Fraction | int]
+            choose = {"sum": sum, "min": min, "max": max}[function]  # type: ignore[assignment]
             found[name] = float(choose(fares))
     return found
 
@@ -106,3 +117,25 @@ def iso(time_us: int) -> str:
 def dumped(row: Row) -> bytes:
     """The record of a row."""
     return json.dumps(row).encode()
+
+
+def driver_registry() -> Registry:
+    """The registry of `tests/plain_repo` as `feast apply` leaves it, made without a server."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Feast's own: that strangers' entities name no type
+        found = runpy.run_path(str(Path(__file__).parent / "plain_repo" / "driver_repo.py"))
+    registry = Registry()
+    for name, kind in (("driver", ValueType.INT64), ("city", ValueType.STRING)):
+        entity = found[name].to_proto()
+        entity.spec.project, entity.spec.value_type = PROJECT, kind.value
+        registry.entities.append(entity)
+    for view in ("driver_hourly_stats", "driver_fares", "driver_in_city"):
+        message = found[view].to_proto()
+        message.spec.project = PROJECT
+        registry.stream_feature_views.append(message)
+    return registry
+
+
+def driver_plan() -> Plan:
+    """What the workers make of `tests/plain_repo`."""
+    return compile_plan(driver_registry(), PROJECT)

@@ -1,4 +1,4 @@
-"""A plain Feast repo by a stranger: applied by stock Feast, run by our workers, read by stock Feast.
+"""A plain Feast repo by a stranger: applied and read by stock Feast, run by our workers.
 
 `tests/plain_repo` is written as Feast's own documentation writes one; nothing in it is ours.
 """
