@@ -1,6 +1,6 @@
 """The state of one row of a plain view: newest fields, and exact aggregates per bucket of time.
 
-    format version, event time + 1 and created time + 1 of the newest record (microseconds),
+    format version, event time and created time of the newest record (microseconds, −1: none),
     then per tile: 5 bytes that name it, its buckets in order
 
 A bucket is its distance from the one before, the number of values, and what the tile keeps of
@@ -10,6 +10,7 @@ The bytes depend on which records were folded and on nothing else.
 
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import mmh3
@@ -22,7 +23,7 @@ from features.spec import PlainView, TileSpec, WindowField
 STATE_FIELD: Final = "_state"
 """The private field of a plain view, of Feast's type Bytes."""
 FORMAT_VERSION: Final = 1
-_SMALL: Final = tuple(varint(number) for number in range(256))
+_HEAD: Final = struct.Struct("<Bqq")
 
 Value = int | float | None
 
@@ -64,7 +65,7 @@ class Bucket:
     def pack(self, tile: TileSpec) -> bytes:
         """What the state says of this bucket."""
         if self.packed is None:
-            self.packed = _small(self.count)
+            self.packed = varint(self.count)
             if tile.sums:
                 self.packed += pack_sum(self.total, self.scale)
             if tile.extremes:
@@ -132,22 +133,24 @@ class PlainRow:
 
     def _span(self, view: PlainView, window: WindowField, now_ms: int) -> Bucket:
         tile, buckets = view.tiles[window.tile], self.tiles[window.tile]
-        merged = Bucket()
         newest = now_ms // tile.width_ms if tile.width_ms else 0
         oldest = newest - window.buckets + 1
-        for index, bucket in buckets.items():
-            if oldest <= index <= newest:
-                merged.merge(bucket, tile)
+        inside = [bucket for index, bucket in buckets.items() if oldest <= index <= newest]
+        if len(inside) == 1:
+            return inside[0]
+        merged = Bucket()
+        for bucket in inside:
+            merged.merge(bucket, tile)
         return merged
 
     def pack(self, view: PlainView) -> bytes:
         """The state of the row, without its fields."""
-        parts = [_small(FORMAT_VERSION), varint(self.time_us + 1), varint(self.created_us + 1)]
+        parts = [_HEAD.pack(FORMAT_VERSION, self.time_us, self.created_us)]
         for tile, buckets in zip(view.tiles, self.tiles, strict=True):
-            parts += (_name(tile), varint(len(buckets)))
+            parts += (_mark(tile), varint(len(buckets)))
             before = 0
             for index in sorted(buckets):
-                parts += (_small(index - before), buckets[index].pack(tile))
+                parts += (varint(index - before), buckets[index].pack(tile))
                 before = index
         return b"".join(parts)
 
@@ -160,16 +163,14 @@ def unpack(view: PlainView, state: bytes, fields: tuple[bytes, ...]) -> PlainRow
     row = PlainRow(view)
     row.fields = fields
     try:
-        version, at = _read(state, 0)
-        if version != FORMAT_VERSION:
+        if state[0] != FORMAT_VERSION:
             raise BadInput(
-                f"view {view.name!r}: a row's state has format version {version}, this version "
+                f"view {view.name!r}: a row's state has format version {state[0]}, this version "
                 f"of Headrace reads {FORMAT_VERSION}: use the one that wrote it, or backfill"
             )
-        time, at = _read(state, at)
-        created, at = _read(state, at)
-        row.time_us, row.created_us = time - 1, created - 1
-        known = {_name(tile): place for place, tile in enumerate(view.tiles)}
+        _, row.time_us, row.created_us = _HEAD.unpack_from(state)
+        at = _HEAD.size
+        known = {_mark(tile): place for place, tile in enumerate(view.tiles)}
         while at < len(state):
             place = known.get(state[at : at + 5])
             at = _unpack_tile(row, place, state, at + 4)
@@ -213,12 +214,15 @@ def _unpack_tile(row: PlainRow, place: int | None, state: bytes, at: int) -> int
     return at
 
 
-def _name(tile: TileSpec) -> bytes:
-    """Five bytes: a hash of what a tile is of, and what it keeps."""
-    kinds = tile.sums | tile.extremes << 1
-    return struct.pack(
-        "<I", mmh3.hash(f"{tile.column}:{tile.width_ms}:{kinds}", signed=False)
-    ) + bytes([kinds])
+def _mark(tile: TileSpec) -> bytes:
+    """Five bytes that stand for a tile: a hash of what it is of, and what it keeps."""
+    return _marked(tile.column, tile.width_ms, tile.sums | tile.extremes << 1)
+
+
+@lru_cache(4096)
+def _marked(column: str, width_ms: int, kinds: int) -> bytes:
+    name = mmh3.hash(f"{column}:{width_ms}:{kinds}", signed=False)
+    return struct.pack("<IB", name, kinds)
 
 
 def _value(window: WindowField, span: Bucket) -> Value:
@@ -231,10 +235,6 @@ def _value(window: WindowField, span: Bucket) -> Value:
     if window.function == "mean":
         return quotient(span.total, span.scale, span.count)
     return span.low if window.function == "min" else span.high
-
-
-def _small(number: int) -> bytes:
-    return _SMALL[number] if number < len(_SMALL) else varint(number)
 
 
 def _read(content: bytes, at: int) -> tuple[int, int]:

@@ -205,7 +205,7 @@ def test_a_changed_tile_begins_empty_and_the_others_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "says"), [(b"\x09\x01\x01", "version 9"), (b"\x01\x80", "damaged")]
+    ("state", "says"), [(b"\x09\x01\x01", "version 9"), (b"\x01" + bytes(16) + b"\x80", "damaged")]
 )
 def test_a_state_that_is_not_ours_is_refused(state: bytes, says: str) -> None:
     with pytest.raises(BadInput, match=says):

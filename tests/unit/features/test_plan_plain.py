@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import pandas as pd
 import pytest
 from feast import Entity, Field, FileSource, KafkaSource, PushSource, StreamFeatureView
 from feast.aggregation import Aggregation
@@ -199,10 +200,10 @@ def _decorated(function: Callable[[Any], Any]) -> StreamFeatureView:
 
 
 def test_feast_s_own_decorator_leaves_a_text_that_can_be_judged() -> None:
-    def handed(df: Any) -> Any:
+    def handed(df: pd.DataFrame) -> pd.DataFrame:
         return df
 
-    def doubled(df: Any) -> Any:
+    def doubled(df: pd.DataFrame) -> pd.DataFrame:
         return df * 2
 
     assert _only(_decorated(handed)).name == "handed"
