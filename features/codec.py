@@ -87,6 +87,8 @@ def decode_time(value: bytes) -> int:
 
 def varint(number: int) -> bytes:
     """A protobuf varint of a 64-bit integer (negative ones in ten bytes, as protobuf does)."""
+    if 0 <= number < 128:
+        return bytes((number,))
     number &= 0xFFFF_FFFF_FFFF_FFFF
     out = bytearray()
     while number > 0x7F:

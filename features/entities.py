@@ -19,8 +19,16 @@ from features.codec import (
 from features.latest import LatestTable
 from features.layout import NEVER, Ints
 from features.marker import Marker
+from features.plain_table import PlainTable
 from features.relations import RelationsTable
-from features.spec import ActivityView, EntitySpec, Plan, RelationsView, StoredView
+from features.spec import (
+    ActivityView,
+    EntitySpec,
+    PlainView,
+    Plan,
+    RelationsView,
+    StoredView,
+)
 from features.strings import Strings
 from features.tables import Table
 
@@ -158,7 +166,7 @@ class EntityTable:
         stamp = updated_at_field(name)
         newest = table.newest[rows].tolist()
         for row, time, stored in zip(rows.tolist(), newest, table.encoded(rows), strict=True):
-            fields = [stamp, encode_time(time)]
+            fields = [stamp, stored.updated_at or encode_time(time)]
             for field, value in zip(names, stored.values, strict=True):
                 if value is not None:
                     fields += (field, value)
@@ -170,4 +178,6 @@ def _table(view: StoredView, actions: tuple[str, ...], strings: Strings) -> Tabl
         return ActivityTable(view, actions, strings)
     if isinstance(view, RelationsView):
         return RelationsTable(view, actions)
+    if isinstance(view, PlainView):
+        return PlainTable(view)
     return LatestTable(view, strings)

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from features.codec import INT32_TYPE, INT64_TYPE, STRING_TYPE, VALUE_TYPES
 from features.errors import Refused, Unavailable
 from features.plan_check import check_plan
+from features.plan_plain import check_together, compile_plain, runs_here
 from features.project import JOIN_KEYS
 from features.spec import (
     ActivityView,
@@ -30,6 +31,7 @@ from features.spec import (
     LatestField,
     LatestView,
     Metric,
+    PlainView,
     Plan,
     RelationSpec,
     RelationsView,
@@ -42,6 +44,7 @@ from features.tags import (
     AS_OF_TAG,
     EVENT_TAG,
     KIND_TAG,
+    NO_KIND,
     PATH_TAG,
     RELATIONS_TAG,
     RING,
@@ -135,26 +138,33 @@ def compile_plan(registry: Any, project: str) -> Plan:
         (v.spec for v in registry.stream_feature_views if v.spec.project == project),
         key=lambda spec: str(spec.name),
     )
-    used = {name for spec in streams for name in spec.entities}
+    kinds = {str(spec.name): dict(spec.tags).get(KIND_TAG) for spec in streams}
+    streams = [s for s in streams if kinds[s.name] != NO_KIND and (kinds[s.name] or runs_here(s))]
+    used = {name for spec in streams if kinds[spec.name] for name in spec.entities}
     entities = {
         e.spec.name: entity_spec(e.spec.name, e.spec.join_key, e.spec.value_type)
         for e in registry.entities
         if e.spec.project == project and e.spec.name in used
     }
+    all_entities = {e.spec.name: e.spec for e in registry.entities if e.spec.project == project}
     stored: list[StoredView] = []
+    plain: list[PlainView] = []
     topics = set()
     for spec in streams:
-        kind = dict(spec.tags).get(KIND_TAG)
-        if kind is None:
-            raise Refused(
-                f"stream feature view {spec.name!r} has no {KIND_TAG} tag: declare it with "
-                "features.declare (activity_view, latest_view or relations_view), or keep it in "
-                "another project"
-            )
         topics.add(str(spec.stream_source.kafka_options.topic))
-        stored.append(compile_view(spec, entities))
+        if kinds[spec.name] is None:
+            plain.append(compile_plain(spec, all_entities))
+        else:
+            stored.append(compile_view(spec, entities))
     if len(topics) > 1:
         raise Refused(f"stream feature views read different topics ({', '.join(sorted(topics))})")
+    if plain and stored:
+        raise Refused(
+            f"view {plain[0].name!r} is of plain records and others of Headrace's own events, all "
+            f"from topic {min(topics)!r}: declare it with features.declare (activity_view, "
+            "latest_view or relations_view), or keep it in another project with a topic of its own"
+        )
+    check_together(plain)
     demands = [v.spec for v in registry.on_demand_feature_views if v.spec.project == project]
     as_of = tuple(
         AsOfView(name=spec.name, features=_FEATURES.validate_json(spec.tags[AS_OF_TAG]))
@@ -175,6 +185,7 @@ def compile_plan(registry: Any, project: str) -> Plan:
         activity=tuple(view for view in stored if isinstance(view, ActivityView)),
         latest=tuple(view for view in stored if isinstance(view, LatestView)),
         relations=tuple(view for view in stored if isinstance(view, RelationsView)),
+        plain=tuple(plain),
         as_of=as_of,
         services=dict(sorted(services.items())),
     )

@@ -16,6 +16,7 @@ from features.spec import (
     Feature,
     LatestView,
     Metric,
+    PlainView,
     Plan,
     RateFeature,
     RecencyFeature,
@@ -113,6 +114,8 @@ def _check_action(view: StoredView, action: str) -> None:
 
 def _missing(feature: Feature, source: StoredView) -> str | None:
     """What a feature reads that its view does not keep."""
+    if isinstance(source, PlainView):
+        return f"state of Headrace's own events ({feature.kind})"
     if isinstance(feature, FieldFeature):
         return _missing_field(feature, source)
     if not isinstance(source, ActivityView):

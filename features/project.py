@@ -2,10 +2,19 @@
 
 import struct
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from features.codec import STRING_TYPE, FeatureValue, encode_value, entity_key
-from features.events import EngagementEvent, Event, ImpressionEvent, ItemEvent, UserEvent
+from features.events import (
+    BadEvent,
+    EngagementEvent,
+    Event,
+    ImpressionEvent,
+    ItemEvent,
+    UserEvent,
+    parse_events,
+)
 from features.spec import (
     IMPRESSION,
     ActivityView,
@@ -73,6 +82,9 @@ class Projection:
     state depend on the order of arrival.
     """
 
+    copies = 2
+    """How often an id stands in the updates of its event: in keys and in texts."""
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         actions = {action: place for place, action in enumerate(plan.actions)}
@@ -97,11 +109,24 @@ class Projection:
             for kind in ("item", "user")
         }
 
-    @property
-    def rows_per_fact_max(self) -> int:
+    @cached_property
+    def _rows_per_fact_max(self) -> int:
         """How many rows one fact may change."""
         owners = [JOIN_KEYS[view.entity.join_key] for view in self.plan.views]
         return sum(CATEGORIES_MAX if owner == CATEGORY else 1 for owner in owners)
+
+    def parse(self, values: Sequence[bytes | None]) -> list[Event | BadEvent]:
+        """One event per record, or what is wrong with it."""
+        return parse_events(values)
+
+    def identity(self, event: Event) -> int:
+        """What repeats of an event share."""
+        return event_hash(event.event_id)
+
+    def update_count(self, event: Event) -> int:
+        """At most how many updates an event makes."""
+        facts = len(event.items) if isinstance(event, ImpressionEvent) else 1
+        return facts * self._rows_per_fact_max
 
     def refusal(self, event: Event) -> str | None:
         """Why an event cannot be keyed: an id that is not of its entity's declared type."""

@@ -6,7 +6,7 @@ JSON (a plan is stored in Redis under the hash of its content) and hold no code.
 
 import hashlib
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -131,7 +131,69 @@ class RelationsView(Spec):
         return frozenset(action for r in self.relations for action in (r.on, r.off))
 
 
-StoredView = ActivityView | LatestView | RelationsView
+class KeyColumn(Spec):
+    """A column of a plain record that holds one join key of an entity."""
+
+    join_key: str
+    column: str
+    value_type: int
+
+
+class PlainField(Spec):
+    """A stored field that keeps the newest value of a column of plain records."""
+
+    name: str
+    column: str
+    dtype: str
+
+
+class TileSpec(Spec):
+    """Aggregates of one column per bucket of time, kept for the newest `buckets` of them.
+
+    No column stands for every record; a width of 0 for one bucket that holds all time.
+    """
+
+    column: str
+    width_ms: int
+    buckets: int
+    sums: bool
+    extremes: bool
+
+
+class WindowField(Spec):
+    """A stored field: an aggregate over the newest `buckets` buckets of a tile."""
+
+    name: str
+    dtype: str
+    function: Literal["count", "sum", "min", "max", "mean"]
+    tile: int
+    """Place of its tile in the view."""
+    buckets: int
+
+
+class PlainView(Spec):
+    """A view of somebody's own JSON records: newest values by event time, and windows."""
+
+    name: str
+    entity: EntitySpec
+    """Of several join keys: all their names with commas, and no value type."""
+    keys: tuple[KeyColumn, ...]
+    """In the order of their names."""
+    time_column: str
+    time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
+    created_column: str | None = None
+    event_id_column: str | None = None
+    fields: tuple[PlainField, ...] = ()
+    tiles: tuple[TileSpec, ...] = ()
+    windows: tuple[WindowField, ...] = ()
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that are aggregated; an update carries one number for each."""
+        return tuple(dict.fromkeys(tile.column for tile in self.tiles if tile.column))
+
+
+StoredView: TypeAlias = ActivityView | LatestView | RelationsView | PlainView
 """Every kind of view that has rows."""
 
 
@@ -293,6 +355,7 @@ class Plan(Spec):
     activity: tuple[ActivityView, ...]
     latest: tuple[LatestView, ...]
     relations: tuple[RelationsView, ...] = ()
+    plain: tuple[PlainView, ...] = ()
     as_of: tuple[AsOfView, ...]
     services: dict[str, tuple[str, ...]]
     """Feature service → the names of its as-of views, in order."""
@@ -300,7 +363,8 @@ class Plan(Spec):
     @cached_property
     def version(self) -> str:
         """The hash of what decides state: plans that differ only in how it is read share it."""
-        state = self.model_dump_json(exclude={"as_of", "services"})
+        reads = {"as_of", "services"}
+        state = self.model_dump_json(exclude=reads if self.plain else reads | {"plain"})
         return hashlib.sha256(state.encode()).hexdigest()[:16]
 
     @cached_property
@@ -312,7 +376,7 @@ class Plan(Spec):
     @cached_property
     def views(self) -> tuple[StoredView, ...]:
         """All stored views; an update names its view by its place in this tuple."""
-        return (*self.activity, *self.latest, *self.relations)
+        return (*self.activity, *self.latest, *self.relations, *self.plain)
 
     @cached_property
     def actions(self) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ class StoredRow(NamedTuple):
     """None: the field is not stored."""
     gone: Sequence[int]
     """Places of fields that were stored and hold nothing any more."""
+    updated_at: bytes | None = None
+    """The Feast time of the row, where it is finer than the milliseconds of `newest`."""
 
 
 class Table(Protocol):

@@ -4,7 +4,9 @@ import re
 from typing import Final
 
 KIND_TAG: Final = "headrace.kind"
-"""On a stored view: `activity`, `latest` or `relations`."""
+"""On a stored view: `activity`, `latest` or `relations`. One without it is of plain records."""
+NO_KIND: Final = "none"
+"""The kind of a view that Headrace leaves to others."""
 EVENT_TAG: Final = "headrace.event"
 """On a latest view: the type of event it keeps."""
 PATH_TAG: Final = "headrace.path"
@@ -15,6 +17,10 @@ RELATIONS_TAG: Final = "headrace.relations"
 """On a relations view: its relations, their target and their limit, as JSON."""
 AS_OF_TAG: Final = "headrace.as_of"
 """On an on-demand view: its features, as JSON."""
+EVENT_ID_TAG: Final = "headrace.event_id"
+"""On a view of plain records: the column whose repeats are dropped."""
+TIME_UNIT_TAG: Final = "headrace.time_unit"
+"""On a view of plain records: the unit of times that are numbers (s, ms, us or ns)."""
 
 RING: Final = "ring"
 TOTAL: Final = "total"

@@ -17,11 +17,11 @@ cut at its offset. That holds for a fenced worker that still runs, and on every 
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from features.errors import Refused
 from features.plan_change import PlanChange, check_change, parts
-from features.project import Projection
+from features.reader import Reader, reader_of
 from features.row_store import RowStore
 from features.spec import Plan
 
@@ -118,7 +118,7 @@ class Activations:
         self._name = _starts(generation, partition)
         self._routed = f"routed:{generation}", str(partition)
         self._offsets: list[int] = []
-        self._projections: list[Projection] = []
+        self._readers: list[Reader[Any]] = []
 
     def claim(self, last: int) -> None:
         """Say that offsets up to `last` are about to be routed."""
@@ -132,7 +132,7 @@ class Activations:
             start = max([routed + 1, resume_at, *self._offsets[-1:]])
             stands = self._store.remember(self._name, str(number), str(start))
             self._offsets.append(int(stands))
-            self._projections.append(Projection(self._definitions[number].plan))
+            self._readers.append(reader_of(self._definitions[number].plan))
         return len(self._offsets) - had
 
     @property
@@ -140,12 +140,12 @@ class Activations:
         """The offset from which the last definition applies."""
         return self._offsets[-1]
 
-    def at(self, offset: int) -> tuple[Projection, int | None]:
+    def at(self, offset: int) -> tuple[Reader[Any], int | None]:
         """The projection in force at an offset, and the offset where the next one takes over."""
         place = bisect_right(self._offsets, offset) - 1
         following = place + 1
         until = self._offsets[following] if following < len(self._offsets) else None
-        return self._projections[max(place, 0)], until
+        return self._readers[max(place, 0)], until
 
 
 def _starts(generation: int, partition: int) -> str:

@@ -7,13 +7,13 @@ up, so nothing depends on the order in which partitions are read.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from features.events import BadEvent, Event, ImpressionEvent, parse_events
-from features.project import Projection
-from features.updates import Columns, event_hash, partition_of
+from features.events import BadEvent
+from features.reader import Reader
+from features.updates import Columns, partition_of
 from streaming.blocks import Block, BlockHeader, encode_block, split_by_target
 from streaming.dead_letters import dead_letter
 from streaming.dedup import Dedup
@@ -72,14 +72,14 @@ class Router:
         self._dedup.pop(partition, None)
         self._resume_at.pop(partition, None)
 
-    def step(self, partition: int, records: Sequence[Record], projection: Projection) -> Routed:
+    def step(self, partition: int, records: Sequence[Record], projection: Reader[Any]) -> Routed:
         """Route consecutive records of one partition under one plan."""
         routed = Routed()
         accepted = self._accepted(partition, records, projection, routed)
         routed.counts["accepted"] += len(accepted)
         sizes = {record.offset: len(record.value or b"") for record in records}
         first = records[0].offset
-        for events in _pieces(accepted, sizes, projection.rows_per_fact_max):
+        for events in _pieces(accepted, sizes, projection):
             covered = first, events[-1][0]
             self._blocks(partition, covered, events, projection, routed)
             first = events[-1][0] + 1
@@ -89,8 +89,8 @@ class Router:
         self,
         partition: int,
         covered: tuple[int, int],
-        events: list[tuple[int, Event]],
-        projection: Projection,
+        events: list[tuple[int, Any]],
+        projection: Reader[Any],
         routed: Routed,
     ) -> None:
         """One block per target partition, of events whose offsets they cover."""
@@ -115,18 +115,19 @@ class Router:
             routed.counts["blocks"] += 1
 
     def _accepted(
-        self, partition: int, records: Sequence[Record], projection: Projection, routed: Routed
-    ) -> list[tuple[int, Event]]:
+        self, partition: int, records: Sequence[Record], projection: Reader[Any], routed: Routed
+    ) -> list[tuple[int, Any]]:
         """The events that count, noting repeats and sending dead letters."""
         resume_at, dedup = self._resume_at[partition], self._dedup[partition]
-        accepted: list[tuple[int, Event]] = []
-        parsed = parse_events([record.value for record in records])
+        accepted: list[tuple[int, Any]] = []
+        parsed = projection.parse([record.value for record in records])
         for record, event in zip(records, parsed, strict=True):
             if isinstance(event, BadEvent):
                 if record.offset >= resume_at:
                     self._bury(record, event.reason, routed)
                 continue
-            if dedup.repeated(event_hash(event.event_id), record.offset):
+            identity = projection.identity(event)
+            if identity is not None and dedup.repeated(identity, record.offset):
                 routed.counts["repeated"] += record.offset >= resume_at
                 continue
             if record.offset < resume_at:
@@ -139,7 +140,7 @@ class Router:
             accepted.append((record.offset, event))
         return accepted
 
-    def _refusal(self, record: Record, event: Event, projection: Projection) -> str | None:
+    def _refusal(self, record: Record, event: Any, projection: Reader[Any]) -> str | None:
         ahead = event.event_time - record.append_time
         if ahead > self._settings.max_ahead_ms:
             return (
@@ -155,14 +156,14 @@ class Router:
 
 
 def _pieces(
-    events: Sequence[tuple[int, Event]], sizes: Mapping[int, int], rows: int
-) -> Iterator[list[tuple[int, Event]]]:
+    events: Sequence[tuple[int, Any]], sizes: Mapping[int, int], projection: Reader[Any]
+) -> Iterator[list[tuple[int, Any]]]:
     """The events in runs that fit into one block even if all went to one target."""
-    piece: list[tuple[int, Event]] = []
+    piece: list[tuple[int, Any]] = []
     weight = 0
     for offset, event in events:
-        facts = len(event.items) if isinstance(event, ImpressionEvent) else 1
-        more = facts * rows * UPDATE_BYTES + 2 * sizes[offset]  # an id stands in keys and texts
+        more = projection.update_count(event) * UPDATE_BYTES
+        more += projection.copies * sizes[offset]
         if piece and weight + more > BLOCK_BYTES:
             yield piece
             piece, weight = [], 0

@@ -25,6 +25,7 @@ from features.spec import (
     Feature,
     LatestView,
     Metric,
+    PlainView,
     Plan,
     RateFeature,
     RecencyFeature,
@@ -91,6 +92,7 @@ def fields_read(plan: Plan, service: str) -> dict[str, list[str]]:
         if isinstance(feature, ContextFeature):
             continue
         view = views[feature.view]
+        assert not isinstance(view, PlainView)
         fields = found.setdefault(view.name, {})
         if isinstance(view, LatestView):
             assert isinstance(feature, ValueFeature | CodeFeature | AgeFeature)

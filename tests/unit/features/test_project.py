@@ -71,12 +71,13 @@ BY_CATEGORY = plan(activity=(*PLAN.activity, CATEGORIES), as_of=(), services={})
 
 def test_a_fact_counts_for_each_of_its_first_categories_and_is_listed_under_the_first() -> None:
     many = [f"c{n % 12}" for n in range(30)]
-    updates = Projection(BY_CATEGORY).updates([(40, CLICK.model_copy(update={"categories": many}))])
+    event, projection = CLICK.model_copy(update={"categories": many}), Projection(BY_CATEGORY)
+    updates = projection.updates([(40, event)])
     places = [n for n, v in enumerate(updates.view) if BY_CATEGORY.views[v] == CATEGORIES]
     keys = [updates.keys[updates.key[place]] for place in places]
     assert keys == [entity_key("category", STRING_TYPE, f"c{n}", PLAN.project) for n in range(8)]
     assert {updates.texts[text] for text in updates.category} == {"c0"}
-    assert len(updates) == 3 + 8 <= Projection(BY_CATEGORY).rows_per_fact_max
+    assert len(updates) == 3 + 8 <= projection.update_count(event)
 
 
 def test_a_number_that_is_a_category_is_refused_wherever_it_stands() -> None:
