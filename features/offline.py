@@ -52,7 +52,6 @@ _ARROW: Final = {
     "Array(Float32)": pa.list_(pa.float32()),
     "Array(Float64)": pa.list_(pa.float64()),
 }
-_FEAST: Final = {str(arrow): dtype for dtype, arrow in _ARROW.items()}
 _BYTES_TAG: Final = b"\x0a"
 
 
@@ -119,8 +118,8 @@ def stored_rows(
 ) -> Iterator[tuple[bytes, Hash]]:
     """Versions as the keys and hashes they were made of, newest first; `NOTHING_YET` left out."""
     columns = {name: versions.column(name).to_pylist() for name in versions.schema.names}
-    types = {f.name: _FEAST[str(f.type)] for f in versions.schema if str(f.type) in _FEAST}
-    fields = [name for name in columns if name in types and name not in _OWN | {entity.join_key}]
+    own = {entity.join_key, APPENDED_AT, UPDATED_AT, ROW_MARKER}
+    types = {f.name: _feast_type(f.type) for f in versions.schema if f.name not in own}
     for place in reversed(range(len(versions))):
         updated_at: datetime | None = columns[UPDATED_AT][place]
         if updated_at is None:
@@ -128,10 +127,10 @@ def stored_rows(
         ms = round(updated_at.timestamp() * 1000)
         hash_ = {updated_at_field(view): encode_time(ms)}
         hash_[MARKER_FIELD] = columns[ROW_MARKER][place].encode()
-        for name in fields:
+        for name, dtype in types.items():
             value = columns[name][place]
             if value is not None:
-                hash_[field_name(view, name)] = _encoded(value, types[name])
+                hash_[field_name(view, name)] = _encoded(value, dtype)
         identifier = str(columns[entity.join_key][place])
         yield entity_key(entity.join_key, entity.value_type, identifier, project), hash_
 
@@ -156,7 +155,8 @@ def day_of(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).date().isoformat()
 
 
-_OWN: Final = frozenset({APPENDED_AT, UPDATED_AT, ROW_MARKER})
+def _feast_type(arrow: pa.DataType) -> str:
+    return next(dtype for dtype, known in _ARROW.items() if known == arrow)
 
 
 def _dtype(view: ActivityView | LatestView, name: str) -> str:

@@ -115,6 +115,8 @@ class PartitionArchive:
             own = newest
             self._rebuild(newest)
         self._before = own
+        if own is not None:
+            self._compact(day_of(own.appended_at))  # what a crash left to be joined
         offset = self._aggregator.own(self.partition, self._generation, beginning)
         same_life = own is not None and own.generation == self._generation
         if (offset if same_life else 0) < beginning:

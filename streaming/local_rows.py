@@ -39,6 +39,8 @@ class LocalRows:
         try:
             self._file.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._file.execute("PRAGMA journal_mode = WAL")
+            # A power cut may take the newest commits: then the rows catch up with the archive.
+            self._file.execute("PRAGMA synchronous = NORMAL")
             self._file.executescript(_TABLES)
             self._file.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
