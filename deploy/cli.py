@@ -19,6 +19,7 @@ app.command(rich_help_panel="Run")(stack.down)
 app.command(rich_help_panel="Run")(stack.env)
 app.command(rich_help_panel="Run")(workers.route)
 app.command(rich_help_panel="Run")(workers.aggregate)
+app.command(rich_help_panel="Run")(workers.archive)
 app.command(rich_help_panel="Run")(workers.ranker)
 
 app.add_typer(events.app, name="events", rich_help_panel="Events")

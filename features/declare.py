@@ -12,6 +12,7 @@ travels in the Feast registry, from which `features.plan` compiles the workers' 
 import json
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -33,6 +34,7 @@ from feast.data_format import JsonFormat
 from feast.transformation.python_transformation import PythonTransformation
 from feast.types import Array, FeastType, Float64, Int32, Int64, String
 
+from features.offline import APPENDED_AT, FOLDER
 from features.on_demand import Declared
 from features.plan import compile_view, entity_spec
 from features.reads import (
@@ -157,16 +159,29 @@ def entity(name: str, join_key: str, value_type: ValueType = ValueType.STRING) -
 
 
 def events_source(name: str = "events", topic: str = "events", *, archive: Path) -> KafkaSource:
-    """The stream of events; `archive` is where the offline store finds old row versions."""
+    """The stream of events; below `archive` the archiver keeps what Feast's offline store reads."""
     return KafkaSource(
         name=name,
         topic=topic,
         timestamp_field="event_time",
         message_format=JsonFormat(schema_json="event_id string, event_time long, type string"),
-        batch_source=FileSource(
-            name=f"{name}_archive", path=str(archive), timestamp_field="event_time"
-        ),
+        batch_source=_versions(f"{name}_archive", f"{archive}/{FOLDER}"),
     )
+
+
+def _versions(name: str, path: str) -> FileSource:
+    return FileSource(name=name, path=path, timestamp_field=APPENDED_AT)
+
+
+def _archived(view: str, source: KafkaSource) -> KafkaSource:
+    """The source as one view has it: with the folder of its own row versions."""
+    everything = source.batch_source
+    if not isinstance(everything, FileSource):
+        return source
+    own = copy(source)
+    own.name = f"{view}_{source.name}"  # Feast knows a source by its name
+    own.batch_source = _versions(f"{view}_versions", f"{everything.path}/{view}")
+    return own
 
 
 def counters(
@@ -260,7 +275,7 @@ def activity_view(
     return StreamFeatureView(
         name=name,
         entities=[of],
-        source=source,
+        source=_archived(name, source),
         timestamp_field="event_time",
         schema=[_key_field(of), *(field for _, fields, _ in state for field in fields)],
         aggregations=[a for aggregations, _, _ in state for a in aggregations],
@@ -283,7 +298,7 @@ def latest_view(
     return StreamFeatureView(
         name=name,
         entities=[of],
-        source=source,
+        source=_archived(name, source),
         timestamp_field="event_time",
         schema=[_key_field(of), *fields, tie],
         tags={KIND_TAG: "latest", EVENT_TAG: event},
@@ -316,7 +331,7 @@ def relations_view(
     return StreamFeatureView(
         name=name,
         entities=[of],
-        source=source,
+        source=_archived(name, source),
         timestamp_field="event_time",
         schema=[_key_field(of), *lists],
         tags={KIND_TAG: "relations", RELATIONS_TAG: tag},

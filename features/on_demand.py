@@ -1,7 +1,7 @@
 """As-of views inside stock Feast: its inputs loaded into entity tables, read by the same code."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import ItemsView, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -45,14 +45,27 @@ class Declared(Spec):
 def read(declared: str, inputs: Inputs) -> dict[str, list[float]]:
     """The features of one as-of view for every row of Feast's inputs.
 
-    Each stands under its own name and under `view__name`: asked for full names, Feast takes what
-    a Python function returns under the full one alone, and drops the rest without a word.
+    Each stands under its own name and under `view__name`: asked for full names, Feast's online
+    read takes what a Python function returns under the full one alone, and drops the rest without
+    a word. Its historical read makes an Arrow table of it, where both would become one name.
     """
     plan = _plan(declared)
     (view,) = plan.as_of
     rows = [_read_row(plan, inputs, i) for i in range(len(inputs["now"]))]
     columns = {f.name: [row[i] for row in rows] for i, f in enumerate(view.features)}
-    return columns | {f"{view.name}__{name}": column for name, column in columns.items()}
+    full = {f"{view.name}__{name}": column for name, column in columns.items()}
+    return _Features(columns | full, columns)
+
+
+class _Features(dict[str, list[float]]):
+    """Features under both names; Arrow, which asks for `items`, meets each once."""
+
+    def __init__(self, both: dict[str, list[float]], once: dict[str, list[float]]) -> None:
+        super().__init__(both)
+        self._once = once
+
+    def items(self) -> ItemsView[str, list[float]]:  # type: ignore[override]
+        return self._once.items()
 
 
 @lru_cache(maxsize=64)

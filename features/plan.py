@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from features.codec import INT32_TYPE, INT64_TYPE, STRING_TYPE, VALUE_TYPES
 from features.errors import Refused, Unavailable
+from features.offline import FOLDER
 from features.plan_check import check_plan
 from features.plan_plain import check_together, compile_plain, runs_here
 from features.project import JOIN_KEYS
@@ -107,7 +108,7 @@ class PlanSource:
         registry_config = config.registry
         assert isinstance(registry_config, RegistryConfig)
         self.project: str = config.project
-        self._where = repo.config_file
+        self._where, self._folder = repo.config_file, repo.folder
         path = _resolved(registry_config.path, repo.folder)
         registry_config = registry_config.model_copy(update={"path": path})
         self._registry: Registry | SqlRegistry = (
@@ -130,6 +131,23 @@ class PlanSource:
                 "Headrace: run `feast apply` in the feature repository"
             )
         return plan
+
+    def archive(self) -> str:
+        """Where row versions go: the folder above those that the stored views' sources name."""
+        self._registry.refresh()
+        folders = set()
+        for view in self._registry.proto().stream_feature_views:
+            path = str(view.spec.batch_source.file_options.uri)
+            root, _, name = path.rpartition(f"/{FOLDER}/")
+            if view.spec.project == self.project and root and name == view.spec.name:
+                folders.add(_resolved(root, self._folder))
+        if len(folders) != 1:
+            found = ", ".join(sorted(folders)) or "none"
+            raise Refused(
+                f"the stored views of project {self.project!r} name no common archive (found: "
+                f"{found}): declare them over one events_source(archive=…), then `feast apply`"
+            )
+        return folders.pop()
 
 
 def compile_plan(registry: Any, project: str) -> Plan:

@@ -10,7 +10,7 @@ from features.redis_rows import Durability
 
 
 class StreamingSettings(KafkaSecuritySettings):
-    """Everything `route` and `aggregate` can be told."""
+    """Everything `route`, `aggregate` and `archive` can be told."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True, extra="ignore")
 
@@ -31,5 +31,11 @@ class StreamingSettings(KafkaSecuritySettings):
     checkpoint_interval_ms: int = Field(1_000, ge=10)
     plan_refresh_ms: int = Field(2_000, ge=100)
     cached_rows_max: int = Field(200_000, ge=1_000)
+    archive_state: Path = Path(".headrace/archive-state")
+    """Folder of the archiver's own rows; what is lost there is made again from the archive."""
+    archive_span_blocks: int = Field(1_000, ge=1)
+    """A row gets at most one version within so many offsets of `updates`."""
+    archive_span_ms: int = Field(600_000, ge=1)
+    """And one at least in such a time by the log, if it changed."""
     metrics_port: int = Field(0, ge=0)
     """HTTP port of /metrics and /healthz; 0 is off."""

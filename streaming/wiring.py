@@ -5,12 +5,19 @@ import time
 from collections.abc import Callable
 
 from features.errors import HeadraceError, Refused
+from features.offline import version_views
 from features.plan import FeatureRepo, PlanSource
 from features.redis_rows import RedisRows
 from streaming.aggregate import Aggregator
 from streaming.aggregate_worker import AggregateWorker
+from streaming.archive import PartitionArchive, SpanSettings
+from streaming.archive_files import ArchiveFiles
+from streaming.archive_folder import ArrowFolder
+from streaming.archive_worker import ArchiveWorker
 from streaming.kafka import Broker, quiet_logs
+from streaming.local_rows import LocalRows
 from streaming.metrics import Observer, serve_health
+from streaming.plans import load_plan
 from streaming.route import RouteSettings
 from streaming.route_worker import RouteWorker
 from streaming.settings import StreamingSettings
@@ -42,7 +49,21 @@ def run_aggregate(settings: StreamingSettings, stopping: Callable[[], bool]) -> 
     _run("aggregate", settings, stopping, _aggregate)
 
 
-Worker = RouteWorker | AggregateWorker
+def run_archive(
+    settings: StreamingSettings, stopping: Callable[[], bool], idle_ms: int | None
+) -> None:
+    """The `archive` process; with `idle_ms` it ends once no block has come for so long."""
+    finished: list[bool] = []
+
+    def build(
+        settings: StreamingSettings, plans: PlanSource, store: RedisRows, observer: Observer
+    ) -> tuple[Worker, Callable[[], None]]:
+        return _archive(settings, plans, store, observer, idle_ms, lambda: finished.append(True))
+
+    _run("archive", settings, lambda: stopping() or bool(finished), build)
+
+
+Worker = RouteWorker | AggregateWorker | ArchiveWorker
 Build = Callable[
     [StreamingSettings, PlanSource, RedisRows, Observer], tuple[Worker, Callable[[], None]]
 ]
@@ -93,6 +114,44 @@ def _aggregate(
         source, store, aggregator, generation, observer, settings.checkpoint_interval_ms
     )
     return worker, source.close
+
+
+def _archive(
+    settings: StreamingSettings,
+    plans: PlanSource,
+    store: RedisRows,
+    observer: Observer,
+    idle_ms: int | None,
+    finished: Callable[[], None],
+) -> tuple[Worker, Callable[[], None]]:
+    broker, plan, root = open_broker(settings), plans.read(), plans.archive()
+    _topics(settings, broker, store, settings.events_topic or plan.topic)
+    updates = settings.updates_topic
+    generation = store.generation(updates, broker.topic_id(updates))
+    source = broker.source(updates, f"{plans.project}.archive")
+    files = ArchiveFiles(ArrowFolder(root))
+    files.declare(version_views(plan))
+    log.info("row versions go to %s", root)
+
+    def archive_of(partition: int) -> PartitionArchive:
+        return PartitionArchive(
+            partition,
+            generation,
+            plan,
+            lambda version: load_plan(store, version),
+            LocalRows(settings.archive_state / f"{plan.project}-{updates}-{partition}.sqlite"),
+            files,
+            SpanSettings(settings.archive_span_blocks, settings.archive_span_ms),
+            max(1, settings.cached_rows_max // settings.updates_partitions),
+        )
+
+    worker = ArchiveWorker(source, archive_of, observer, idle_ms, finished)
+
+    def close() -> None:
+        worker.close()
+        source.close()
+
+    return worker, close
 
 
 def _topics(settings: StreamingSettings, broker: Broker, store: RedisRows, events: str) -> None:

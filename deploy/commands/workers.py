@@ -1,4 +1,4 @@
-"""The processes: `route`, `aggregate`, `ranker`. Each runs in the foreground until SIGTERM.
+"""The processes: `route`, `aggregate`, `archive`, `ranker`. Each runs until SIGTERM.
 
 Metrics are imported before anything that imports Feast: Feast points Prometheus at a folder of
 shared files, and Prometheus decides at its own import whether to use one.
@@ -7,6 +7,11 @@ shared files, and Prometheus decides at its own import whether to use one.
 import logging
 import signal
 from collections.abc import Callable
+from typing import Annotated, Final
+
+import typer
+
+ONCE_IDLE_MS: Final = 3_000
 
 
 def route() -> None:
@@ -25,6 +30,19 @@ def aggregate() -> None:
     from streaming.wiring import run_aggregate
 
     run_aggregate(StreamingSettings(), _until_stopped())
+
+
+def archive(
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop when no block has come for 3 seconds.")
+    ] = False,
+) -> None:
+    """Write row versions for Feast's offline store: Kafka `updates` to Parquet."""
+    import streaming.metrics  # noqa: F401 - first
+    from streaming.settings import StreamingSettings
+    from streaming.wiring import run_archive
+
+    run_archive(StreamingSettings(), _until_stopped(), ONCE_IDLE_MS if once else None)
 
 
 def ranker() -> None:
