@@ -261,6 +261,9 @@ class _Pending:
     def safe(self) -> bool | None:
         return self._waiting.result() if self._waiting.done() else None
 
+    def settled(self) -> bool:
+        return self._waiting.result()
+
 
 def _connect_once() -> Callable[[Any], None]:
     """What runs when a connection is made; the second time it refuses."""

@@ -47,8 +47,12 @@ class Activations:
         for _, activation in known:
             self._append(activation)
 
-    def activate(self, plan: Plan, offset: int) -> None:
-        """Use a plan from an offset on, unless it is in force there already."""
+    def activate(self, plan: Plan, offset: int, store: RowStore | None = None) -> None:
+        """Use a plan from an offset on, unless it is in force there already.
+
+        `store` replaces a connection that was lost since.
+        """
+        self._store = store or self._store
         store_plan(self._store, plan)
         while not self._projections or self._projections[-1].plan.version != plan.version:
             start = max([offset, *self._offsets[-1:]])
