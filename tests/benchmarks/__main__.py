@@ -8,7 +8,7 @@ import warnings
 
 from tests.benchmarks.report import print_result
 
-BENCHMARKS = ("forest", "ingest", "quality_kuairand", "rank")
+BENCHMARKS = ("chaos_sim", "forest", "ingest", "quality_kuairand", "rank")
 
 
 def main(arguments: list[str]) -> int:

@@ -22,7 +22,9 @@ class Actor:
         """A programmer's error that ended it."""
         self._main = main
         self._dying = False
-        self._turn, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._turn, self._back = threading.Lock(), threading.Lock()
+        self._turn.acquire()
+        self._back.acquire()
         self._thread = threading.Thread(target=self._live, daemon=True, name=name)
         self._thread.start()
 

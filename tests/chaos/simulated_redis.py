@@ -80,9 +80,10 @@ class SimulatedRedis:
         """All rows as they stand."""
         return {key: row for shard in self.shards for key, row in shard.state.rows.items()}
 
-    def checkpoint(self, partition: int) -> Checkpoint | None:
-        """The checkpoint as it stands."""
-        return self.shard_of(b"checkpoint:%d" % partition).state.checkpoint(partition)
+    def checkpoint(self, partition: int) -> tuple[int, Checkpoint | None]:
+        """The checkpoint as it stands, and how often its shard has failed over."""
+        shard = self.shard_of(b"checkpoint:%d" % partition)
+        return shard.epoch, shard.state.checkpoint(partition)
 
     def shard_of(self, name: bytes) -> Shard:
         """The shard of a key."""
@@ -126,7 +127,7 @@ class SimulatedRows:
         for shard in self._redis.shards:
             part = [key for key in keys if self._redis.shard_of(key) is shard]
             if part:
-                rows = self._ask(shard, lambda rows, part=part: rows.read(part))
+                rows = self._ask(shard, _reading(part))
                 found |= dict(zip(part, rows, strict=True))
         return [found[key] for key in keys]
 
@@ -136,11 +137,7 @@ class SimulatedRows:
             part = [w for w in writes if self._redis.shard_of(w.key) is shard]
             if part:
                 torn = part[: self._rng.randint(0, len(part))]
-                answers = self._tell(
-                    shard,
-                    lambda rows, part=part: rows.write(part),
-                    lambda rows, torn=torn: rows.write(torn),
-                )
+                answers = self._tell(shard, _writing(part), _writing(torn))
                 done |= dict(zip((w.key for w in part), answers, strict=True))
         return [done[w.key] for w in writes]
 
@@ -179,12 +176,14 @@ class SimulatedRows:
     def sealed(self, counts: Sequence[tuple[Shard, int]]) -> bool | None:
         """The answer to WAIT on every shard, if it is there."""
         self._alive(None)
-        if self.isolated or self._rng.random() < self._rate():
+        if self._rng.random() < self._rate():
             return False
         if self._rng.random() < 0.5:
             return None
         for shard, count in counts:
             self._alive(shard)
+            if id(shard) in self.isolated:  # no replica hears an old primary
+                return False
             if not self._redis.seals_lie:
                 shard.secure(count)
         return True
@@ -232,6 +231,14 @@ class SimulatedRows:
     def _lost(self) -> Unavailable:
         self.close()
         return Unavailable("the connection was lost")
+
+
+def _reading(keys: Sequence[bytes]) -> Callable[[MemoryRows], list[Hash]]:
+    return lambda rows: rows.read(keys)
+
+
+def _writing(writes: Sequence[RowWrite]) -> Callable[[MemoryRows], list[bool]]:
+    return lambda rows: rows.write(writes)
 
 
 class _Sealing:
