@@ -28,7 +28,14 @@ from features.codec import (
     varint,
 )
 from features.entities import EntityTable, Hash
-from features.spec import ActivityView, EntitySpec, LatestView, Plan
+from features.spec import (
+    ActivityView,
+    EntitySpec,
+    LatestView,
+    PlainView,
+    Plan,
+    RelationsView,
+)
 from features.strings import Strings
 
 FOLDER: Final = "row_versions"
@@ -37,6 +44,8 @@ APPENDED_AT, UPDATED_AT, ROW_MARKER = "appended_at", "updated_at", "row_marker"
 NOTHING_YET: Final = 0
 """`appended_at` of the version before a row's first: all null. Feast's file store drops an entity
 whose every version lies after the time asked for; with this one it answers nulls."""
+
+EngineView = ActivityView | LatestView | RelationsView
 
 _TIME = pa.timestamp("us", "UTC")
 _ARROW: Final = {
@@ -66,7 +75,7 @@ class Stored(NamedTuple):
 class VersionView:
     """How the rows of one view stand in Parquet."""
 
-    def __init__(self, plan: Plan, view: ActivityView | LatestView) -> None:
+    def __init__(self, plan: Plan, view: EngineView) -> None:
         self.name = view.name
         self.project = plan.project
         self.entity = view.entity
@@ -109,8 +118,8 @@ class VersionView:
 
 
 def version_views(plan: Plan) -> list[VersionView]:
-    """All stored views of a plan, as they stand in Parquet."""
-    return [VersionView(plan, view) for view in plan.views]
+    """All stored views of a plan, as they stand in Parquet; those of plain records do not."""
+    return [VersionView(plan, v) for v in plan.views if not isinstance(v, PlainView)]
 
 
 def stored_rows(
@@ -159,10 +168,12 @@ def _feast_type(arrow: pa.DataType) -> str:
     return next(dtype for dtype, known in _ARROW.items() if known == arrow)
 
 
-def _dtype(view: ActivityView | LatestView, name: str) -> str:
+def _dtype(view: EngineView, name: str) -> str:
     """The Feast type of a stored field; what no spec names holds packed state, as bytes."""
     if isinstance(view, LatestView):
         return next((field.dtype for field in view.fields if field.name == name), "Int64")
+    if isinstance(view, RelationsView):
+        return "Array(String)" if name in ("targets", "actions") else "Array(Int64)"
     if name in (view.first_seen, view.last_seen, *(total.field for total in view.totals)):
         return "Int64"
     if name in (ring.field for ring in view.rings):

@@ -307,6 +307,9 @@ class _Pending:
             return None
         return all(one.result() for one in self._waiting)
 
+    def settled(self) -> bool:
+        return all([one.result() for one in self._waiting])
+
 
 def _read(link: Link, keys: Sequence[bytes]) -> list[Hash]:
     found: list[Hash] = []

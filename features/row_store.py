@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from features.codec import MARKER_FIELD, entity_prefix
 from features.entities import Hash, RowWrite
@@ -17,7 +17,9 @@ class Checkpoint(BaseModel):
     """How far an `updates` partition is folded into rows that are safe.
 
     `offset` is the next one to read; `high_water` is the last source offset folded, by
-    `generation/partition` of the `events` topic.
+    `generation/partition` of the `events` topic. `sequences` is the number of the last block, by
+    source and then by incarnation of `route` (the newest few of each source); `whole` says that
+    they were kept from the first block on. Checkpoints of older versions have neither.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -25,6 +27,8 @@ class Checkpoint(BaseModel):
     generation: int
     offset: int
     high_water: dict[str, int]
+    sequences: dict[str, dict[str, int]] = Field(default_factory=dict)
+    whole: bool = False
 
     def after(self, other: "Checkpoint | None") -> bool:
         """Whether this is ahead of another; checkpoints only move forward."""
@@ -38,6 +42,9 @@ class Seal(Protocol):
 
     def safe(self) -> bool | None:
         """True: they are. False: the store said no. None: not known yet."""
+
+    def settled(self) -> bool:
+        """The same answer, waited for."""
 
 
 class RowStore(Protocol):
@@ -81,9 +88,15 @@ class RowStore(Protocol):
     def generation(self, topic: str, topic_id: str) -> int:
         """The number of a topic's life: 1, 2, … in the order its ids were first seen."""
 
+    def close(self) -> None:
+        """Give the connections back; no call follows."""
+
 
 class _Safe:
     def safe(self) -> bool | None:
+        return True
+
+    def settled(self) -> bool:
         return True
 
 
@@ -140,3 +153,6 @@ class MemoryRows:
     def generation(self, topic: str, topic_id: str) -> int:
         known = self._facts.setdefault(f"generations:{topic}", {})
         return int(known.setdefault(topic_id, str(len(known) + 1)))
+
+    def close(self) -> None:
+        """Nothing to give back."""

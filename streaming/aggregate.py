@@ -16,6 +16,7 @@ the stored checkpoint (rule 5).
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from features.marker import Marker
 from features.row_store import Checkpoint, RowStore
 from features.spec import Plan, StoredView
 from features.strings import Strings
-from streaming.blocks import Block
+from streaming.blocks import Block, BlockHeader
 from streaming.plans import all_actions
 
 
@@ -38,6 +39,10 @@ class BlockGap(HeadraceError):
     """Blocks of one incarnation are missing: the partition must stop and say so."""
 
 
+INCARNATIONS_MAX: Final = 8
+"""Of one source, the newest ones whose block numbers are kept: an owner and its zombies."""
+
+
 @dataclass(slots=True)
 class Progress:
     """How far one `updates` partition is folded."""
@@ -45,13 +50,56 @@ class Progress:
     generation: int
     offset: int
     high_water: dict[str, int] = field(default_factory=dict)
-    sequence: dict[str, int] = field(default_factory=dict)
+    sequences: dict[str, dict[str, int]] = field(default_factory=dict)
+    whole: bool = False
+
+    @classmethod
+    def resumed(cls, saved: Checkpoint | None, generation: int, beginning: int) -> "Progress":
+        """Where a partition goes on in a life of its topic."""
+        if saved is None:
+            return cls(generation, beginning, whole=beginning == 0)
+        if saved.generation != generation:
+            # A new life of `updates`; the high-water marks speak of `events` and stand. Which
+            # blocks the old life took with it nobody can say, so the numbers begin anywhere.
+            return cls(generation, beginning, dict(saved.high_water))
+        sequences = {source: dict(known) for source, known in saved.sequences.items()}
+        return cls(generation, saved.offset, dict(saved.high_water), sequences, saved.whole)
 
     def checkpoint(self) -> Checkpoint:
         """What to save, once the rows it covers are safe."""
         return Checkpoint(
-            generation=self.generation, offset=self.offset, high_water=dict(self.high_water)
+            generation=self.generation,
+            offset=self.offset,
+            high_water=dict(self.high_water),
+            sequences={source: dict(known) for source, known in self.sequences.items()},
+            whole=self.whole,
         )
+
+    def gap(self, header: BlockHeader) -> str | None:
+        """What is missing before a block of its incarnation, from the same source; else None."""
+        known = self.sequences.get(header.source_name, {})
+        last = known.get(header.incarnation)
+        if last is None:
+            # One that was seen before may have been forgotten, where there were too many.
+            is_first = self.whole and len(known) < INCARNATIONS_MAX
+            last = -1 if is_first else header.sequence - 1
+        if header.sequence <= last + 1:
+            return None
+        return (
+            f"incarnation {header.incarnation} of route sent block {header.sequence} of source "
+            f"{header.source_name} after {last if last >= 0 else 'none'}: blocks between them are "
+            "missing from `updates`; replay this span into a new project"
+        )
+
+    def passed(self, offset: int, header: BlockHeader) -> None:
+        """Note that the block at an offset is folded."""
+        name, incarnation = header.source_name, header.incarnation
+        self.offset = offset + 1
+        self.high_water[name] = max(self.high_water.get(name, -1), header.last)
+        known = self.sequences.setdefault(name, {})
+        known[incarnation] = max(header.sequence, known.pop(incarnation, -1))
+        if len(known) > INCARNATIONS_MAX:
+            del known[next(iter(known))]
 
 
 class Aggregator:
@@ -63,6 +111,7 @@ class Aggregator:
         self._progress: dict[int, Progress] = {}
         self.counts: Counter[str] = Counter()
         self.newest_event_time = 0
+        self._event_times: list[Ints] = []
         self.use(plan)
 
     def use(self, plan: Plan) -> None:
@@ -76,13 +125,7 @@ class Aggregator:
         """Take over a partition; returns the offset to read from: its checkpoint's."""
         self._forget()
         saved = self._store.checkpoint(partition)
-        if saved is None:
-            self._progress[partition] = Progress(generation, beginning)
-        elif saved.generation != generation:
-            # A new life of `updates`; the high-water marks speak of `events` and stand.
-            self._progress[partition] = Progress(generation, beginning, dict(saved.high_water))
-        else:
-            self._progress[partition] = Progress(generation, saved.offset, dict(saved.high_water))
+        self._progress[partition] = Progress.resumed(saved, generation, beginning)
         return self._progress[partition].offset
 
     def disown(self, partition: int) -> None:
@@ -95,18 +138,24 @@ class Aggregator:
         return {partition: p.checkpoint() for partition, p in self._progress.items()}
 
     def step(self, partition: int, blocks: Sequence[tuple[int, Block]]) -> int:
-        """Fold consecutive (offset, block) pairs of one partition; returns rows written."""
+        """Fold consecutive (offset, block) pairs of one partition; returns rows written.
+
+        Raises BlockGap where a block is missing, once everything before it is written; the
+        partition can only be given up then, as after any other fault.
+        """
         progress = self._progress[partition]
         touched: dict[str, dict[str, list[Ints]]] = defaultdict(lambda: defaultdict(list))
         if sum(map(len, self._tables.values())) > self._rows_max:
             self._forget()
         self._fetch([block for _, block in blocks])
+        gap: str | None = None
         for offset, block in blocks:
-            self._check_sequence(progress, block)
+            gap = progress.gap(block.header)
+            if gap is not None:
+                gap = f"offset {offset}: {gap}"
+                break
             self._fold(progress, Marker(progress.generation, partition, offset), block, touched)
-            name = block.header.source_name
-            progress.high_water[name] = max(progress.high_water.get(name, -1), block.header.last)
-            progress.offset = offset + 1
+            progress.passed(offset, block.header)
         writes = [
             write
             for join_key, views in touched.items()
@@ -115,7 +164,14 @@ class Aggregator:
             )
         ]
         self._write(writes)
+        if gap is not None:
+            raise BlockGap(gap)
         return len(writes)
+
+    def take_event_times(self) -> Ints:
+        """Event times of all updates folded since the last call, in milliseconds."""
+        times, self._event_times = self._event_times, []
+        return np.concatenate(times) if times else np.zeros(0, np.int64)
 
     def _forget(self) -> None:
         strings = Strings()
@@ -164,12 +220,12 @@ class Aggregator:
         high_water = progress.high_water.get(block.header.source_name, -1)
         marked: list[tuple[EntityTable, Ints]] = []
         for view, chosen in self._by_view(block):
-            fresh = chosen[updates.offset[chosen] > high_water]  # rule 1
+            fresh = self._fresh(updates.offset, chosen, high_water)  # rule 1
             self.counts["repeated_updates"] += len(chosen) - len(fresh)
             table = self._tables[view.entity.join_key]
             keys, place = np.unique(updates.key[fresh], return_inverse=True)
             rows = np.array([table.find(updates.keys[k]) for k in keys.tolist()], np.int64)
-            open_ = np.array([_is_open(table.markers[row], marker) for row in rows], np.bool_)
+            open_ = np.array([self._is_open(table.markers[r], marker) for r in rows], np.bool_)
             kept = open_[place] if len(rows) else np.zeros(0, np.bool_)  # rule 2
             self.counts["skipped_updates"] += len(fresh) - int(kept.sum())
             fresh, place = fresh[kept], place[kept]
@@ -179,29 +235,25 @@ class Aggregator:
             touched[view.entity.join_key][view.name].append(rows[open_])
             marked.append((table, rows[open_]))
             self.counts["folded_updates"] += len(fresh)
-            self.newest_event_time = max(self.newest_event_time, int(updates.time[fresh].max()))
+            times = updates.time[fresh]
+            self._event_times.append(times)
+            self.newest_event_time = max(self.newest_event_time, int(times.max()))
         for table, rows in marked:
             for row in rows.tolist():
                 table.markers[row] = marker
 
-    def _check_sequence(self, progress: Progress, block: Block) -> None:
-        """A gap inside one incarnation's blocks means that some never arrived."""
-        header = block.header
-        last = progress.sequence.get(header.incarnation)
-        if last is not None and header.sequence > last + 1:
-            raise BlockGap(
-                f"incarnation {header.incarnation} of route sent block {header.sequence} after "
-                f"{last}: blocks between them are missing from `updates`; replay this span"
-            )
-        progress.sequence[header.incarnation] = max(header.sequence, last or 0)
+    @staticmethod
+    def _fresh(offsets: Ints, chosen: Ints, high_water: int) -> Ints:
+        """Of the chosen updates those that no block before has brought."""
+        return chosen[offsets[chosen] > high_water]
+
+    @staticmethod
+    def _is_open(stored: Marker | None, marker: Marker) -> bool:
+        """Whether a row still wants a block; the row's marker covers what it holds already."""
+        return stored is None or not stored.covers(marker.generation, marker.offset)
 
     def _write(self, writes: list[RowWrite]) -> None:
         done = self._store.write(writes)
         self.counts["rows_written"] += len(writes)
         if not all(done):
             raise Fenced("a newer marker stands in a row: another worker owns this partition")
-
-
-def _is_open(stored: Marker | None, marker: Marker) -> bool:
-    """Whether a row still wants a block; the row's marker covers what it holds already."""
-    return stored is None or not stored.covers(marker.generation, marker.offset)

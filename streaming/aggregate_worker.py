@@ -3,21 +3,29 @@
 The order of one turn: 1. poll; 2. fold and write the rows (they are visible at once); 3. now and
 then seal what was written and note how far it reaches; 4. once the seal says safe, save that
 checkpoint, then commit to Kafka for lag monitors.
+
+When the store is away the worker holds: it keeps its place in the group and reads nothing, then
+takes a new connection and resumes every partition from its stored checkpoint (rule 5). A fault in
+the blocks of one partition stops that partition, and says so; the others go on.
 """
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from features.errors import BadInput
+from features.errors import BadInput, HeadraceError, Refused, Unavailable
 from features.row_store import Checkpoint, RowStore, Seal
-from streaming.aggregate import Aggregator
-from streaming.blocks import decode_block
+from features.spec import Plan
+from streaming.aggregate import Aggregator, BlockGap, Fenced
+from streaming.blocks import Block, decode_block
 from streaming.metrics import Observer
 from streaming.plans import load_plan
 from streaming.records import Record, RecordSource
+from streaming.store_link import Opened, StoreLink
 
 log = logging.getLogger("headrace.aggregate")
+
+FINISH_S = 6.0
 
 
 class AggregateWorker:
@@ -26,60 +34,156 @@ class AggregateWorker:
     def __init__(
         self,
         source: RecordSource,
-        store: RowStore,
-        aggregator: Aggregator,
-        generation: int,
+        connect: Callable[[], Opened],
+        plan: Plan,
         observer: Observer,
         checkpoint_interval_ms: int,
+        rows_max: int = 200_000,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._source, self._store, self._aggregator = source, store, aggregator
-        self._generation = generation
-        self._observer = observer
+        self._source, self._observer = source, observer
+        self._link = StoreLink(connect, clock)
+        self._plan = plan
+        self._rows_max = rows_max
+        self._clock = clock
         self._interval_s = checkpoint_interval_ms / 1000
-        self._sealed_at = time.monotonic()
+        self._aggregator: Aggregator | None = None
+        self._sealed_at = clock()
         self._sealing: tuple[Seal, dict[int, Checkpoint]] | None = None
+        self._unsettled: set[int] = set()
+        """Gained, but not yet resumed from their checkpoints."""
         self._owned: set[int] = set()
+        self._stopped: set[int] = set()
+        self._held = False
         self._dirty = False
         self.joined = False
 
     def gained(self, partitions: Sequence[int]) -> None:
-        """Take partitions over from their checkpoints."""
-        for partition in partitions:
-            beginning = self._source.beginning(partition)
-            offset = self._aggregator.own(partition, self._generation, beginning)
-            if offset < beginning:
-                raise BadInput(
-                    f"blocks {offset}..{beginning - 1} of updates partition {partition} were "
-                    "deleted before they were folded: replay that span into a new project"
-                )
-            self._source.seek(partition, offset)
-            self._owned.add(partition)
+        """Note what is ours; nothing is read before the checkpoints are."""
+        self._unsettled.update(partitions)
+        if self._unsettled:
+            self._hold(True)
         self.joined = True
-        log.info("owns updates partitions %s", sorted(self._owned))
 
     def lost(self, partitions: Sequence[int]) -> None:
         """Give partitions up; a checkpoint still waiting for them is harmless, being true."""
         for partition in partitions:
-            self._aggregator.disown(partition)
-            self._owned.discard(partition)
+            if self._aggregator is not None:
+                self._aggregator.disown(partition)
+            for partitions_ in (self._owned, self._unsettled, self._stopped):
+                partitions_.discard(partition)
+            self._observer.disowned(partition)
 
     def run(self, stopping: Callable[[], bool], poll_timeout_ms: int) -> None:
         """Work until told to stop; a fault ends the incarnation by an exception."""
         self._source.subscribe(self)
         while not stopping():
-            for partition, records in self._source.poll(poll_timeout_ms).items():
-                if records and partition in self._owned:
-                    self._fold(partition, records)
-            self._checkpoint(time.monotonic() - self._sealed_at >= self._interval_s)
-        self._checkpoint(due=True)
-        deadline = time.monotonic() + 6
-        while self._sealing is not None and time.monotonic() < deadline:
-            time.sleep(0.01)
-            self._checkpoint(due=False)
+            self.turn(poll_timeout_ms)
+        self._finish()
 
-    def _fold(self, partition: int, records: Sequence[Record]) -> None:
-        """Fold consecutive blocks, cut where they name another plan."""
-        blocks = [(record.offset, decode_block(record.value or b"")) for record in records]
+    def turn(self, poll_timeout_ms: int) -> None:
+        """Poll once, and do what the records ask for."""
+        polled = self._source.poll(poll_timeout_ms)
+        try:
+            opened = self._link.reach()
+            if opened is not None:
+                self._work(opened, polled)
+        except (Unavailable, Fenced) as error:
+            self._step_back(error)
+
+    def close(self) -> None:
+        """Close the store."""
+        self._link.close()
+
+    def _work(self, opened: Opened, polled: Mapping[int, Sequence[Record]]) -> None:
+        settled = self._settle(opened)
+        for partition, records in polled.items():
+            # What came for a partition before it was settled is read again from its checkpoint.
+            if records and partition in self._owned and partition not in settled:
+                self._fold(opened.store, partition, records)
+        self._checkpoint(opened.store, self._clock() - self._sealed_at >= self._interval_s)
+
+    def _settle(self, opened: Opened) -> set[int]:
+        """Resume partitions from their checkpoints, on a fresh connection all of them (rule 5)."""
+        if self._aggregator is None:
+            self._aggregator = self._resumed(opened.store)
+            self._unsettled |= self._owned
+            self._owned.clear()
+        settled: set[int] = set()
+        for partition in sorted(self._unsettled - self._stopped):
+            beginning = self._source.beginning(partition)
+            offset = self._aggregator.own(partition, opened.generation, beginning)
+            self._owned.add(partition)
+            settled.add(partition)
+            if offset < beginning:
+                self._stop(
+                    partition,
+                    f"blocks {offset}..{beginning - 1} were deleted before they were folded: "
+                    "replay that span into a new project",
+                )
+            else:
+                self._source.seek(partition, offset)
+        if settled:
+            log.info("owns updates partitions %s", sorted(self._owned))
+        self._unsettled.clear()
+        self._hold(False)
+        return settled
+
+    def _resumed(self, store: RowStore) -> Aggregator:
+        """The core for a fresh connection: no row is cached."""
+        return Aggregator(self._plan, store, self._rows_max)
+
+    def _hold(self, held: bool) -> None:
+        if held != self._held:
+            self._held = held
+            self._source.hold(held)
+            self._observer.hold(held)
+
+    def _step_back(self, error: HeadraceError) -> None:
+        """Drop what is cached and wait for the store, as a member of the group (rule 5)."""
+        self._aggregator, self._sealing, self._dirty = None, None, False
+        self._observer.unsaved(False)
+        pause = self._link.lose()
+        self._hold(True)
+        log.warning("%s; reads nothing and tries again in %s s", error, pause)
+
+    def _stop(self, partition: int, reason: str) -> None:
+        """Fold no more of a partition, and say so; its checkpoint stays where it is."""
+        assert self._aggregator is not None
+        self._aggregator.disown(partition)
+        self._owned.discard(partition)
+        self._stopped.add(partition)
+        self._source.stop(partition)
+        self._observer.stopped(partition, reason)
+        log.error("updates partition %s is stopped, others go on: %s", partition, reason)
+
+    def _fold(self, store: RowStore, partition: int, records: Sequence[Record]) -> None:
+        """Fold consecutive blocks; what cannot be folded stops the partition."""
+        blocks: list[tuple[int, Block]] = []
+        fault: str | None = None
+        for record in records:
+            try:
+                blocks.append((record.offset, decode_block(record.value or b"")))
+            except BadInput as error:
+                fault = f"offset {record.offset}: {error}"
+                break
+        try:
+            self._fold_blocks(store, partition, blocks)
+        except BlockGap as error:
+            fault = str(error)
+        except (BadInput, Refused) as error:
+            fault = f"offsets {blocks[0][0]} to {blocks[-1][0]}: {error}"
+        if fault is not None:
+            self._stop(partition, fault)
+            return
+        self._link.worked()
+        self._observe(partition, records)
+
+    def _fold_blocks(
+        self, store: RowStore, partition: int, blocks: Sequence[tuple[int, Block]]
+    ) -> None:
+        """Fold blocks, cut where they name another plan."""
+        assert self._aggregator is not None
         start = 0
         while start < len(blocks):
             version = blocks[start][1].header.plan
@@ -87,16 +191,33 @@ class AggregateWorker:
             while stop < len(blocks) and blocks[stop][1].header.plan == version:
                 stop += 1
             if self._aggregator.plan.version != version:
-                self._aggregator.use(load_plan(self._store, version))
+                self._plan = load_plan(store, version)
+                self._aggregator.use(self._plan)
                 log.info("folds by plan %s from offset %s", version, blocks[start][0])
+            if not self._dirty:
+                self._dirty = True
+                self._observer.unsaved(True)
             self._aggregator.step(partition, blocks[start:stop])
             start = stop
-        self._dirty = True
-        self._observer.add(self._aggregator.counts)
-        self._aggregator.counts.clear()
-        self._observer.set("newest_event_time_ms", self._aggregator.newest_event_time)
 
-    def _checkpoint(self, due: bool) -> None:
+    def _observe(self, partition: int, records: Sequence[Record]) -> None:
+        aggregator = self._aggregator
+        assert aggregator is not None
+        self._observer.add(aggregator.counts)
+        self._observer.batch("records", len(records))
+        self._observer.batch("updates", aggregator.counts["folded_updates"])
+        self._observer.batch("rows", aggregator.counts["rows_written"])
+        aggregator.counts.clear()
+        self._observer.visible(
+            aggregator.take_event_times(), [record.append_time for record in records]
+        )
+        self._observer.set("newest_event_time_ms", aggregator.newest_event_time)
+        self._observer.plan(aggregator.plan.version)
+        end = self._source.end(partition)
+        if end is not None:
+            self._observer.lag(partition, end - records[-1].offset - 1)
+
+    def _checkpoint(self, store: RowStore, due: bool) -> None:
         if self._sealing is not None:
             seal, covered = self._sealing
             answer = seal.safe()
@@ -104,14 +225,40 @@ class AggregateWorker:
                 return
             self._sealing = None
             if answer:
-                for partition, checkpoint in covered.items():
-                    self._store.save_checkpoint(partition, checkpoint)
-                self._source.commit({p: c.offset for p, c in covered.items()})
-                self._observer.set("checkpoint_unix_s", time.time())
+                self._save(store, covered)
             else:
                 self._dirty = True
+                self._observer.unsaved(True)
                 log.error("Redis did not confirm that rows are durable: no checkpoint is saved")
-        if due and self._dirty:
-            self._sealed_at = time.monotonic()
+        if not due or self._aggregator is None:
+            return
+        self._sealed_at = self._clock()
+        if self._dirty:
             self._dirty = False
-            self._sealing = self._store.seal(), self._aggregator.checkpoints()
+            self._sealing = store.seal(), self._aggregator.checkpoints()
+        elif self._owned and self._sealing is None:
+            # One who has nothing to write must hear of a lost connection, too.
+            store.checkpoint(min(self._owned))
+
+    def _save(self, store: RowStore, covered: Mapping[int, Checkpoint]) -> None:
+        for partition, checkpoint in covered.items():
+            store.save_checkpoint(partition, checkpoint)
+        self._observer.saved(rest=self._dirty)
+        try:
+            self._source.commit({p: c.offset for p, c in covered.items()})
+        except Unavailable as error:
+            log.info("lag monitors will see an older offset: %s", error)
+
+    def _finish(self) -> None:
+        """Save what is folded, if the store lets us in time; if not, it is folded again."""
+        try:
+            opened = self._link.reach()
+            if opened is None:
+                return
+            self._checkpoint(opened.store, due=True)
+            deadline = self._clock() + FINISH_S
+            while self._sealing is not None and self._clock() < deadline:
+                time.sleep(0.01)
+                self._checkpoint(opened.store, due=False)
+        except Unavailable as error:
+            log.warning("stops without a last checkpoint: %s", error)

@@ -38,7 +38,8 @@ class BlockHeader:
     """First and last source offset it covers; it is cut only between source offsets."""
     incarnation: str
     sequence: int
-    """Counts the blocks one incarnation of `route` sent to one target; a gap is a fault."""
+    """Counts the blocks one incarnation of `route` sent of one source to one target, from 0; a
+    gap is a fault."""
 
     @property
     def source_name(self) -> str:

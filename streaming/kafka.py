@@ -3,7 +3,7 @@
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -29,6 +29,8 @@ R = TypeVar("R")
 RECORD_BYTES_MAX: Final = 16 * 1024 * 1024
 FLUSH_TIMEOUT_S: Final = 35.0
 TOPIC_TIMEOUT_S: Final = 10.0
+FORGETFUL: Final = ("tansu_cluster",)
+"""Ids of clusters whose topics are gone when they stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,14 @@ class Broker:
         try:
             with _reached(self.bootstrap):
                 missing = {t: n for t, n in wanted.items() if t not in set(admin.list_topics())}
-                limit = {"max.message.bytes": str(RECORD_BYTES_MAX)}
-                fresh = [NewTopic(t, n, replicas, topic_configs=limit) for t, n in missing.items()]
+                # Append time must be the log's: a producer's clock could move an event's limit.
+                configs = {
+                    "max.message.bytes": str(RECORD_BYTES_MAX),
+                    "message.timestamp.type": "LogAppendTime",
+                }
+                fresh = [
+                    NewTopic(t, n, replicas, topic_configs=configs) for t, n in missing.items()
+                ]
                 if fresh:
                     with suppress(TopicAlreadyExistsError):  # another worker was first
                         admin.create_topics(fresh)
@@ -80,6 +88,15 @@ class Broker:
             admin = KafkaAdminClient(**self.client)
             try:
                 return str(_described(admin, topic).get("topic_id"))
+            finally:
+                admin.close()
+
+    def forgets(self) -> bool:
+        """Whether this is the broker of the local stack, which keeps its topics in memory."""
+        with _reached(self.bootstrap):
+            admin = KafkaAdminClient(**self.client)
+            try:
+                return str(admin.describe_cluster().get("cluster_id")) in FORGETFUL
             finally:
                 admin.close()
 
@@ -139,6 +156,8 @@ class KafkaSource:
         self._listener: Listener | None = None
         self._held = False
         self._watch = StallWatch()
+        self._readable: set[int] = set()
+        """Partitions that the listener knows of and has not stopped."""
 
     def subscribe(self, listener: Listener) -> None:
         """Join the group; the listener is told inside `poll`."""
@@ -176,19 +195,21 @@ class KafkaSource:
             changed.update(partitions)
             assert self._listener is not None
             if not gained:
+                self._readable.difference_update(partitions)
                 self._listener.lost(partitions)
                 continue
             owned = {tp.partition for tp in self._consumer.assignment()}
+            self._readable.update(owned.intersection(partitions))
             self._listener.gained([number for number in partitions if number in owned])
             if not self._held:
-                self._consumer.resume(
-                    *(Partition(self._topic, n) for n in partitions if n in owned)
-                )
+                self._resume([Partition(self._topic, n) for n in partitions if n in owned])
         return changed
 
     def _look(self) -> None:
         """Nothing came for a while: raise Unavailable, for a new client, when that is a fault."""
-        consumer, owned = self._consumer, self._consumer.assignment()
+        consumer = self._consumer
+        assigned = consumer.assignment()
+        owned = {tp for tp in assigned if tp.partition in self._readable}
         try:
             ends = consumer.end_offsets(owned, timeout_ms=5_000) if owned else {}
             at = {tp: consumer.position(tp, timeout_ms=1_000) for tp in owned}
@@ -202,6 +223,10 @@ class KafkaSource:
         )
         if fault is not None:
             raise Unavailable(f"Kafka: topic {self._topic!r}: {fault}")
+
+    def _resume(self, partitions: Iterable[Any]) -> None:
+        """Read on, but neither what was stopped nor what is only pinned yet."""
+        self._consumer.resume(*(tp for tp in partitions if tp.partition in self._readable))
 
     def committed(self, partition: int) -> int | None:
         """The group's committed offset."""
@@ -239,7 +264,20 @@ class KafkaSource:
         if held:
             self._consumer.pause(*assigned)
         else:
-            self._consumer.resume(*self._consumer.paused())
+            self._resume(self._consumer.paused())
+
+    def stop(self, partition: int) -> None:
+        """Hand out no more records of a partition."""
+        self._readable.discard(partition)
+        self._call(self._consumer.pause, partition)
+
+    def end(self, partition: int) -> int | None:
+        """The offset after the last record, as the last fetch knew it."""
+        try:
+            end: int | None = self._consumer.highwater(Partition(self._topic, partition))
+        except KafkaError:  # no longer ours
+            return None
+        return end
 
     def close(self) -> None:
         """Leave the group without committing."""

@@ -129,6 +129,12 @@ class LocalRows:
         """Let another value stand for a fact."""
         self._file.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (name, field, value))
 
+    def raise_to(self, name: str, field: str, number: int) -> int:
+        """Raise a number that only grows; returns the one that stands."""
+        stands = max(int(self.remembered(name).get(field, -1)), number)
+        self.replace(name, field, str(stands))
+        return stands
+
     def remembered(self, name: str) -> dict[str, str]:
         """All facts under a name."""
         return dict(self._file.execute("SELECT field, value FROM facts WHERE name = ?", (name,)))
@@ -168,6 +174,9 @@ class LocalRows:
 
 class _Sealed:
     def safe(self) -> bool | None:
+        return True
+
+    def settled(self) -> bool:
         return True
 
 

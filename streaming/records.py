@@ -63,6 +63,12 @@ class RecordSource(Protocol):
     def hold(self, held: bool) -> None:
         """Stop or resume handing out records; `poll` still keeps the membership alive."""
 
+    def stop(self, partition: int) -> None:
+        """Hand out no more records of a partition, until it is lost and gained again."""
+
+    def end(self, partition: int) -> int | None:
+        """The offset after the last record, as the last fetch knew it; for lag, not for truth."""
+
     def close(self) -> None:
         """Leave the group."""
 

@@ -38,6 +38,8 @@ class RouteSettings:
     """Offsets within which a repeated event id is dropped."""
     max_ahead_ms: int
     """How far past its append time an event may claim to have happened."""
+    late_after_ms: int = 3_600_000
+    """How far behind the newest event of its partition an event is called late; it counts."""
 
 
 @dataclass(slots=True)
@@ -46,7 +48,7 @@ class Routed:
 
     outgoing: list[Outgoing] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    """Events by fate: accepted, repeated, dead; and updates, blocks."""
+    """Events by fate: accepted (of them late), repeated, dead; and updates, blocks."""
     newest_event_time: int = 0
 
 
@@ -59,7 +61,9 @@ class Router:
         self._incarnation = incarnation
         self._dedup: dict[int, Dedup] = {}
         self._resume_at: dict[int, int] = {}
-        self._sequence: Counter[int] = Counter()
+        self._newest: dict[int, int] = {}
+        """Newest event time by partition, of what was accepted: its watermark."""
+        self._sequence: Counter[tuple[int, int]] = Counter()
 
     def own(self, partition: int, resume_at: int) -> int:
         """Take over a partition; returns where to read from: the dedup span before it."""
@@ -71,6 +75,7 @@ class Router:
         """Forget a partition."""
         self._dedup.pop(partition, None)
         self._resume_at.pop(partition, None)
+        self._newest.pop(partition, None)
 
     def step(self, partition: int, records: Sequence[Record], projection: Reader[Any]) -> Routed:
         """Route consecutive records of one partition under one plan."""
@@ -107,9 +112,9 @@ class Router:
                 first=covered[0],
                 last=covered[1],
                 incarnation=self._incarnation,
-                sequence=self._sequence[target],
+                sequence=self._sequence[partition, target],
             )
-            self._sequence[target] += 1
+            self._sequence[partition, target] += 1
             content = encode_block(Block(header, part))
             routed.outgoing.append(Outgoing(self._settings.updates, None, content, target))
             routed.counts["blocks"] += 1
@@ -136,7 +141,9 @@ class Router:
             if reason is not None:
                 self._bury(record, reason, routed)
                 continue
-            routed.newest_event_time = max(routed.newest_event_time, event.event_time)
+            newest = max(self._newest.get(partition, 0), event.event_time)
+            routed.counts["late"] += newest - event.event_time > self._settings.late_after_ms
+            self._newest[partition] = routed.newest_event_time = newest
             accepted.append((record.offset, event))
         return accepted
 

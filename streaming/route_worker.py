@@ -3,23 +3,37 @@
 The order of one turn: 1. poll; 2. step (pure); 3. send every block and dead letter; 4. wait for
 all acknowledgements; 5. commit the source offsets. A crash between any two of them repeats work
 that `aggregate` recognises.
+
+Before it routes what came, a turn tells the store how far it will, so that a new plan applies
+further on only (`streaming.plans`). When the store is away the worker holds: it keeps its place in
+the group and reads nothing. When Kafka takes no more blocks, step 4 waits and nothing is polled; a
+failed send ends the incarnation.
 """
 
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
-from features.errors import HeadraceError, Refused
-from features.plan import PlanSource
+from features.errors import HeadraceError, Refused, Unavailable
 from features.plan_change import compare
-from features.row_store import RowStore
+from features.spec import Plan
 from streaming.metrics import Observer
 from streaming.plans import Activations, Definitions
 from streaming.records import Record, RecordSink, RecordSource
 from streaming.route import Routed, Router, RouteSettings
+from streaming.store_link import Opened, StoreLink, secure
 
 log = logging.getLogger("headrace.route")
+
+
+class Plans(Protocol):
+    """Where definitions come from: the registry."""
+
+    def read(self) -> Plan:
+        """The plan as it is declared now."""
 
 
 class RouteWorker:
@@ -29,82 +43,169 @@ class RouteWorker:
         self,
         source: RecordSource,
         sink: RecordSink,
-        store: RowStore,
-        plans: PlanSource,
+        connect: Callable[[], Opened],
+        plans: Plans,
         settings: RouteSettings,
-        generation: int,
         observer: Observer,
         plan_refresh_ms: int,
+        incarnation: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._source, self._sink, self._store, self._plans = source, sink, store, plans
-        self._generation = generation
+        self._source, self._sink, self._plans = source, sink, plans
+        self._link = StoreLink(connect, clock)
+        self._settings = settings
         self._observer = observer
-        self._router = Router(settings, generation, uuid.uuid4().hex[:12])
+        self._incarnation = incarnation or uuid.uuid4().hex[:12]
+        self._clock = clock
+        self._router: Router | None = None
         self._activations: dict[int, Activations] = {}
         self._resume_at: dict[int, int] = {}
+        self._unsettled: set[int] = set()
+        """Gained, but not yet resumed from their committed offsets."""
+        self._held = False
         self._refused: str | None = None
         """The version of a plan that would corrupt rows, while the registry holds it."""
-        self._definitions = Definitions(store)
-        plan = plans.read()
-        self._seen = plan.version
-        if self._definitions.plan is None:
-            self._definitions.define(plan, _now_ms())
-        # Any other plan that may follow is looked at twice, like one that comes while this runs.
-        self._definitions.check(plan)
+        self._definitions: Definitions | None = None
+        self._declared: Plan = plans.read()
         self._plan_refresh_s = plan_refresh_ms / 1000
-        self._plan_read_at = time.monotonic()
+        self._plan_read_at = clock()
         self.joined = False
 
     def gained(self, partitions: Sequence[int]) -> None:
-        """Take partitions over: read the dedup span before the committed offset again."""
-        for partition in partitions:
-            beginning = self._source.beginning(partition)
-            committed = self._source.committed(partition)
-            resume_at = beginning if committed is None else committed
-            if resume_at < beginning:
-                log.error(
-                    "events %s..%s of partition %s were deleted before they were routed: "
-                    "replay them from the archive",
-                    resume_at,
-                    beginning - 1,
-                    partition,
-                )
-                resume_at = beginning
-            read_from = max(beginning, self._router.own(partition, resume_at))
-            activations = Activations(self._store, self._definitions, self._generation, partition)
-            self._activations[partition] = activations
-            self._resume_at[partition] = resume_at
-            self._source.seek(partition, read_from)
-        self._take_over()
+        """Note what is ours; nothing is read before it is settled."""
+        self._observer.add(Counter(rebalances=1))
+        self._unsettled.update(partitions)
+        if self._unsettled:
+            self._hold(True)
         self.joined = True
-        log.info("owns events partitions %s", sorted(self._activations))
 
     def lost(self, partitions: Sequence[int]) -> None:
         """Forget partitions; whatever was in flight was acknowledged before `poll`."""
         for partition in partitions:
-            self._router.disown(partition)
+            if self._router is not None:
+                self._router.disown(partition)
             self._activations.pop(partition, None)
             self._resume_at.pop(partition, None)
+            self._unsettled.discard(partition)
+            self._observer.disowned(partition)
 
     def run(self, stopping: Callable[[], bool], poll_timeout_ms: int) -> None:
         """Work until told to stop; a fault ends the incarnation by an exception."""
         self._source.subscribe(self)
         while not stopping():
-            self._refresh_plan()
-            polled = self._source.poll(poll_timeout_ms)
-            commits: dict[int, int] = {}
-            self._claim(polled)
-            for partition, records in polled.items():
-                if records and partition in self._activations:
-                    self._route(partition, records)
-                    commits[partition] = max(records[-1].offset + 1, self._resume_at[partition])
-            if commits:
-                self._sink.flush()
-                self._source.commit(commits)
+            self.turn(poll_timeout_ms)
         self._sink.flush()
+
+    def turn(self, poll_timeout_ms: int) -> None:
+        """Poll once, route what came, and commit it when it is acknowledged."""
+        polled = self._source.poll(poll_timeout_ms)
+        # What came for a partition before it was settled is read again from where it resumes.
+        settled = self._at_the_store({p: r for p, r in polled.items() if p in self._activations})
+        commits: dict[int, int] = {}
+        for partition, records in polled.items():
+            if records and partition in self._activations and partition not in settled:
+                self._route(partition, records)
+                commits[partition] = max(records[-1].offset + 1, self._resume_at[partition])
+        if commits:
+            self._acknowledge(commits)
+
+    def close(self) -> None:
+        """Close the store."""
+        self._link.close()
+
+    def _acknowledge(self, commits: Mapping[int, int]) -> None:
+        """Steps 4 and 5: an offset is committed only once all its blocks are in the log."""
+        self._sink.flush()
+        self._source.commit(commits)
+
+    def _at_the_store(self, polled: Mapping[int, Sequence[Record]]) -> set[int]:
+        """What needs the store: partitions just gained, new plans, and how far this turn will go.
+
+        Returns the partitions just gained.
+        """
+        try:
+            settled = self._settle() if self._unsettled else set()
+            self._refresh_plan()
+            self._claim(polled)
+        except Unavailable as error:
+            # A plan may be in force that is not safe yet: nothing is routed until it is.
+            self._unsettled.update(self._activations)
+            self._activations.clear()
+            self._hold(True)
+            self._observer.hold(True)
+            pause = self._link.lose()
+            log.warning("%s; reads nothing and tries again in %s s", error, pause)
+            return set()
+        return settled
+
+    def _settle(self) -> set[int]:
+        """Take partitions over: read the dedup span before the committed offset again."""
+        opened = self._link.reach()
+        if opened is None:
+            return set()
+        if self._router is None:
+            self._router = self._new_router(opened.generation)
+        first = self._definitions is None
+        definitions = self._definitions = Definitions(opened.store)
+        if definitions.plan is None:
+            definitions.define(self._declared, _now_ms())
+        elif first:
+            # Any other plan that may follow is looked at twice, like one that comes meanwhile.
+            definitions.check(self._declared)
+        settled = {
+            partition: (Activations(opened.store, definitions, opened.generation, partition), at)
+            for partition in sorted(self._unsettled)
+            for at in (self._resumes_at(partition),)
+        }
+        for partition, (activations, resume_at) in settled.items():
+            self._activations[partition] = activations
+            self._resume_at[partition] = resume_at
+            read_from = max(
+                self._source.beginning(partition), self._router.own(partition, resume_at)
+            )
+            self._source.seek(partition, read_from)
+        self._take_over()
+        # A plan must not be lost once a block names it, nor the offset it applies from.
+        secure(opened.store, "the plan in force")
+        self._unsettled.clear()
+        self._link.worked()
+        self._hold(False)
+        log.info("owns events partitions %s", sorted(self._activations))
+        return set(settled)
+
+    def _new_router(self, generation: int) -> Router:
+        return Router(self._settings, generation, self._incarnation)
+
+    def _resumes_at(self, partition: int) -> int:
+        """The offset from which a partition is routed on."""
+        beginning = self._source.beginning(partition)
+        committed = self._source.committed(partition)
+        resume_at = beginning if committed is None else committed
+        if resume_at < beginning:
+            log.error(
+                "events %s..%s of partition %s were deleted before they were routed: "
+                "replay them from the archive",
+                resume_at,
+                beginning - 1,
+                partition,
+            )
+            resume_at = beginning
+        return resume_at
+
+    def _hold(self, held: bool) -> None:
+        if held != self._held:
+            self._held = held
+            self._source.hold(held)
+            if not held:
+                self._observer.hold(False)
 
     def _route(self, partition: int, records: Sequence[Record]) -> None:
         """Route records, cut where a new plan takes over."""
+        assert self._router is not None
+        self._observer.batch("records", len(records))
+        end = self._source.end(partition)
+        if end is not None:
+            self._observer.lag(partition, end - records[-1].offset - 1)
         start = 0
         while start < len(records):
             projection, until = self._activations[partition].at(records[start].offset)
@@ -118,14 +219,15 @@ class RouteWorker:
         for outgoing in routed.outgoing:
             self._sink.send(outgoing)
         self._observer.add(routed.counts)
+        self._observer.batch("updates", routed.counts["updates"])
         if routed.newest_event_time:
             self._observer.set("newest_event_time_ms", routed.newest_event_time)
 
     def _refresh_plan(self) -> None:
-        """Notice `feast apply`: a new plan applies from the next record of each partition on."""
-        if time.monotonic() - self._plan_read_at < self._plan_refresh_s:
+        """Notice `feast apply`: a plan that may follow is defined, one that may not is refused."""
+        if self._clock() - self._plan_read_at < self._plan_refresh_s:
             return
-        self._plan_read_at = time.monotonic()
+        self._plan_read_at = self._clock()
         try:
             plan = self._plans.read()
         except HeadraceError as error:
@@ -133,9 +235,11 @@ class RouteWorker:
             self._observer.set("plan_refused", isinstance(error, Refused))
             return
         # `feast apply` writes object by object: a plan counts once it has stood for two looks.
-        settled, self._seen = plan.version == self._seen, plan.version
-        if not settled:
+        settled, self._declared = plan.version == self._declared.version, plan
+        opened = self._link.reach()
+        if not settled or self._definitions is None or opened is None:
             return
+        had = len(self._definitions)
         try:
             self._definitions.define(plan, _now_ms())
         except Refused as refused:
@@ -144,25 +248,33 @@ class RouteWorker:
             self._refused = plan.version
         else:
             self._refused = None
-            self._take_over()
         self._observer.set("plan_refused", self._refused is not None)
+        if len(self._definitions) > had:
+            self._take_over()
+            secure(opened.store, "the new plan")
 
     def _claim(self, polled: Mapping[int, Sequence[Record]]) -> None:
         """Say how far this turn will route, then look for definitions: see `streaming.plans`."""
         for partition, records in polled.items():
-            if records and partition in self._activations:
+            if records:
                 self._activations[partition].claim(records[-1].offset)
-        if any(polled.values()):
+        opened = self._link.reach()
+        if any(polled.values()) and self._definitions is not None and opened is not None:
             self._definitions.refresh()
-            self._take_over()
+            if self._take_over():
+                secure(opened.store, "the offset from which a new plan applies")
 
-    def _take_over(self) -> None:
-        """Let every partition know where the newest definitions start."""
+    def _take_over(self) -> bool:
+        """Let every partition know where the newest definitions start; whether any are new."""
+        assert self._definitions is not None
+        changed = False
         for partition, activations in self._activations.items():
             if activations.catch_up(self._resume_at[partition]):
                 number = len(self._definitions) - 1
                 plan = self._definitions[number].plan
                 change = compare(self._definitions[max(number - 1, 0)].plan, plan)
+                changed = True
+                self._observer.plan(plan.version)
                 log.info(
                     "plan %s applies to partition %s from offset %s: it %s",
                     plan.version,
@@ -170,6 +282,7 @@ class RouteWorker:
                     activations.since,
                     change,
                 )
+        return changed
 
 
 def _now_ms() -> int:

@@ -27,6 +27,8 @@ class StreamingSettings(KafkaSecuritySettings):
     durability: Durability = "aof"
     dedup_horizon_offsets: int = Field(100_000, ge=0)
     max_ahead_ms: int = Field(300_000, ge=0)
+    late_after_ms: int = Field(3_600_000, ge=0)
+    """How far behind the newest event of its partition an event counts as late, in metrics."""
     poll_timeout_ms: int = Field(50, ge=1)
     checkpoint_interval_ms: int = Field(1_000, ge=10)
     plan_refresh_ms: int = Field(2_000, ge=100)

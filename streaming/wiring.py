@@ -3,12 +3,12 @@
 import logging
 import time
 from collections.abc import Callable
+from typing import Final
 
 from features.errors import HeadraceError, Refused
 from features.offline import version_views
 from features.plan import FeatureRepo, PlanSource
 from features.redis_rows import RedisRows
-from streaming.aggregate import Aggregator
 from streaming.aggregate_worker import AggregateWorker
 from streaming.archive import PartitionArchive, SpanSettings
 from streaming.archive_files import ArchiveFiles
@@ -21,10 +21,15 @@ from streaming.plans import load_plan
 from streaming.route import RouteSettings
 from streaming.route_worker import RouteWorker
 from streaming.settings import StreamingSettings
+from streaming.store_link import BACKOFF_S, Opened, secure
 
 log = logging.getLogger("headrace")
 
-BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+FORGETS: Final = (
+    "this broker keeps its topics in memory: each event counts once through crashes of workers and "
+    "of Redis, but when the broker stops, events that were not folded yet are gone, and an event "
+    "sent again afterwards counts again"
+)
 
 
 def open_store(settings: StreamingSettings, project: str) -> RedisRows:
@@ -56,30 +61,27 @@ def run_archive(
     finished: list[bool] = []
 
     def build(
-        settings: StreamingSettings, plans: PlanSource, store: RedisRows, observer: Observer
+        settings: StreamingSettings, plans: PlanSource, observer: Observer
     ) -> tuple[Worker, Callable[[], None]]:
-        return _archive(settings, plans, store, observer, idle_ms, lambda: finished.append(True))
+        return _archive(settings, plans, observer, idle_ms, lambda: finished.append(True))
 
     _run("archive", settings, lambda: stopping() or bool(finished), build)
 
 
 Worker = RouteWorker | AggregateWorker | ArchiveWorker
-Build = Callable[
-    [StreamingSettings, PlanSource, RedisRows, Observer], tuple[Worker, Callable[[], None]]
-]
+Build = Callable[[StreamingSettings, PlanSource, Observer], tuple[Worker, Callable[[], None]]]
 
 
 def _route(
-    settings: StreamingSettings, plans: PlanSource, store: RedisRows, observer: Observer
+    settings: StreamingSettings, plans: PlanSource, observer: Observer
 ) -> tuple[Worker, Callable[[], None]]:
     broker, events = open_broker(settings), settings.events_topic or plans.read().topic
-    _topics(settings, broker, store, events)
-    generation = store.generation(events, broker.topic_id(events))
+    _topics(settings, plans.project, broker, events)
     source, sink = broker.source(events, f"{plans.project}.route"), broker.sink()
     worker = RouteWorker(
         source,
         sink,
-        store,
+        _connecting(settings, plans.project, events, broker.topic_id(events)),
         plans,
         RouteSettings(
             events=events,
@@ -88,8 +90,8 @@ def _route(
             targets=settings.updates_partitions,
             horizon=settings.dedup_horizon_offsets,
             max_ahead_ms=settings.max_ahead_ms,
+            late_after_ms=settings.late_after_ms,
         ),
-        generation,
         observer,
         settings.plan_refresh_ms,
     )
@@ -97,41 +99,54 @@ def _route(
     def close() -> None:
         sink.close()
         source.close()
+        worker.close()
 
     return worker, close
 
 
 def _aggregate(
-    settings: StreamingSettings, plans: PlanSource, store: RedisRows, observer: Observer
+    settings: StreamingSettings, plans: PlanSource, observer: Observer
 ) -> tuple[Worker, Callable[[], None]]:
     broker, plan = open_broker(settings), plans.read()
-    _topics(settings, broker, store, settings.events_topic or plan.topic)
+    _topics(settings, plans.project, broker, settings.events_topic or plan.topic)
     updates = settings.updates_topic
-    generation = store.generation(updates, broker.topic_id(updates))
     source = broker.source(updates, f"{plans.project}.aggregate")
-    aggregator = Aggregator(plan, store, settings.cached_rows_max)
     worker = AggregateWorker(
-        source, store, aggregator, generation, observer, settings.checkpoint_interval_ms
+        source,
+        _connecting(settings, plans.project, updates, broker.topic_id(updates)),
+        plan,
+        observer,
+        settings.checkpoint_interval_ms,
+        settings.cached_rows_max,
     )
-    return worker, source.close
+
+    def close() -> None:
+        source.close()
+        worker.close()
+
+    return worker, close
 
 
 def _archive(
     settings: StreamingSettings,
     plans: PlanSource,
-    store: RedisRows,
     observer: Observer,
     idle_ms: int | None,
     finished: Callable[[], None],
 ) -> tuple[Worker, Callable[[], None]]:
     broker, plan, root = open_broker(settings), plans.read(), plans.archive()
-    _topics(settings, broker, store, settings.events_topic or plan.topic)
+    if plan.plain:
+        raise Refused(
+            f"view {plan.plain[0].name!r} is of plain records, whose versions are not archived: "
+            "their offline source is the one that Feast was given"
+        )
+    _topics(settings, plans.project, broker, settings.events_topic or plan.topic)
     updates = settings.updates_topic
-    generation = store.generation(updates, broker.topic_id(updates))
-    source = broker.source(updates, f"{plans.project}.archive")
     files = ArchiveFiles(ArrowFolder(root))
     files.declare(version_views(plan))
     log.info("row versions go to %s", root)
+    source = broker.source(updates, f"{plans.project}.archive")
+    store, generation = _connecting(settings, plans.project, updates, broker.topic_id(updates))()
 
     def archive_of(partition: int) -> PartitionArchive:
         return PartitionArchive(
@@ -150,24 +165,54 @@ def _archive(
     def close() -> None:
         worker.close()
         source.close()
+        store.close()
 
     return worker, close
 
 
-def _topics(settings: StreamingSettings, broker: Broker, store: RedisRows, events: str) -> None:
+def _connecting(
+    settings: StreamingSettings, project: str, topic: str, topic_id: str
+) -> Callable[[], Opened]:
+    """What opens a new connection to the store, and checks who answers there now."""
+    said: set[str] = set()
+
+    def connect() -> Opened:
+        store = open_store(settings, project)
+        try:
+            for note in store.check():
+                if note not in said:
+                    log.warning("%s", note)
+                    said.add(note)
+            generation = store.generation(topic, topic_id)
+            secure(store, f"the number of this life of {topic!r}")
+        except BaseException:
+            store.close()
+            raise
+        return Opened(store, generation)
+
+    return connect
+
+
+def _topics(settings: StreamingSettings, project: str, broker: Broker, events: str) -> None:
     """Create what is missing; refuse other numbers of partitions than were recorded first."""
+    if broker.forgets():
+        log.warning("%s", FORGETS)
     wanted = {
         events: settings.events_partitions,
         settings.updates_topic: settings.updates_partitions,
         settings.dead_letters_topic: 1,
     }
-    for topic, partitions in wanted.items():
-        recorded = int(store.remember("partitions", topic, str(partitions)))
-        if recorded != partitions:
-            raise Refused(
-                f"topic {topic!r} was set up with {recorded} partitions, the settings say "
-                f"{partitions}: set it back, or replay into a new project and switch"
-            )
+    store = open_store(settings, project)
+    try:
+        for topic, partitions in wanted.items():
+            recorded = int(store.remember("partitions", topic, str(partitions)))
+            if recorded != partitions:
+                raise Refused(
+                    f"topic {topic!r} was set up with {recorded} partitions, the settings say "
+                    f"{partitions}: set it back, or replay into a new project and switch"
+                )
+    finally:
+        store.close()
     broker.topics(wanted, settings.replication_factor)
 
 
@@ -209,18 +254,12 @@ def _incarnation(
     build: Build,
     current: list[Worker],
 ) -> None:
-    store = open_store(settings, plans.project)
+    worker, close = build(settings, plans, observer)
+    current[:] = [worker]
     try:
-        for note in store.check():
-            log.warning("%s", note)
-        worker, close = build(settings, plans, store, observer)
-        current[:] = [worker]
-        try:
-            worker.run(stopping, settings.poll_timeout_ms)
-        finally:
-            close()
+        worker.run(stopping, settings.poll_timeout_ms)
     finally:
-        store.close()
+        close()
 
 
 def _pause(seconds: float, stopping: Callable[[], bool]) -> None:

@@ -9,6 +9,7 @@ import warnings
 from tests.benchmarks.report import print_result
 
 BENCHMARKS = (
+    "chaos_sim",
     "forest",
     "freshness",
     "growth_ingest",

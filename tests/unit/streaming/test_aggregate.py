@@ -177,8 +177,70 @@ def test_a_gap_in_the_blocks_of_an_incarnation_is_a_fault_that_says_which() -> N
     partition, blocks = next(iter(logs.items()))
     aggregator = Aggregator(PLAN, MemoryRows())
     aggregator.own(partition, GENERATION, 0)
-    with pytest.raises(BlockGap, match="sent block 3 after 1: blocks between them are missing"):
+    with pytest.raises(BlockGap, match="sent block 3 of source 1/0 after 1: blocks between them"):
         aggregator.step(partition, [*blocks[:2], *blocks[3:]])
+
+
+def _one_log(batch: int = 5) -> tuple[int, Log]:
+    return next(iter(blocks_by_target(routed(_clicks(60), PLAN, batch=batch)).items()))
+
+
+def test_what_comes_before_a_gap_is_folded() -> None:
+    partition, blocks = _one_log()
+    store, whole = MemoryRows(), MemoryRows()
+    aggregator = Aggregator(PLAN, store)
+    aggregator.own(partition, GENERATION, 0)
+    with pytest.raises(BlockGap):
+        aggregator.step(partition, [*blocks[:2], *blocks[3:]])
+    fold_logs({partition: blocks[:2]}, PLAN, whole)
+    assert store.rows == whole.rows
+
+
+def test_a_gap_is_still_known_after_a_restart() -> None:
+    partition, blocks = _one_log()
+    store = MemoryRows()
+    aggregator = Aggregator(PLAN, store)
+    aggregator.own(partition, GENERATION, 0)
+    aggregator.step(partition, blocks[:2])
+    store.save_checkpoint(partition, aggregator.checkpoints()[partition])
+    again = Aggregator(PLAN, store)
+    assert again.own(partition, GENERATION, 0) == 2
+    with pytest.raises(BlockGap, match="block 3 of source 1/0 after 1"):
+        again.step(partition, blocks[3:4])
+
+
+def test_an_incarnation_whose_first_block_is_missing_is_a_gap() -> None:
+    partition, blocks = _one_log()
+    aggregator = Aggregator(PLAN, MemoryRows())
+    aggregator.own(partition, GENERATION, 0)
+    with pytest.raises(BlockGap, match="after none"):
+        aggregator.step(partition, blocks[1:])
+
+
+def test_where_the_numbers_were_not_kept_from_the_start_they_may_begin_anywhere() -> None:
+    """A checkpoint of an older version, or a new life of `updates`."""
+    partition, blocks = _one_log()
+    old = Checkpoint.model_validate_json('{"generation": 1, "offset": 3, "high_water": {"1/0": 1}}')
+    for generation in (GENERATION, GENERATION + 1):
+        store = MemoryRows()
+        store.save_checkpoint(partition, old)
+        aggregator = Aggregator(PLAN, store)
+        aggregator.own(partition, generation, 0)
+        aggregator.step(partition, blocks[3:5])
+        with pytest.raises(BlockGap):
+            aggregator.step(partition, blocks[6:])
+
+
+def test_block_numbers_of_few_incarnations_are_kept() -> None:
+    partition, blocks = _one_log()
+    aggregator = Aggregator(PLAN, MemoryRows())
+    aggregator.own(partition, GENERATION, 0)
+    first = blocks[0][1]
+    for number in range(30):
+        header = dataclasses.replace(first.header, incarnation=f"r{number}")
+        aggregator.step(partition, [(number, Block(header, first.updates))])
+    kept = aggregator.checkpoints()[partition].sequences["1/0"]
+    assert list(kept) == [f"r{number}" for number in range(22, 30)]
 
 
 def test_blocks_of_several_incarnations_may_interleave() -> None:
@@ -259,6 +321,8 @@ def test_a_checkpoint_says_how_far_and_from_which_sources() -> None:
             generation=GENERATION,
             offset=len(blocks),
             high_water={"1/0": blocks[-1][1].header.last},
+            sequences={"1/0": {"a": len(blocks) - 1}},
+            whole=True,
         )
     }
     aggregator.disown(partition)
