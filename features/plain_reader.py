@@ -15,8 +15,7 @@ from features.events import RECORD_BYTES_MAX, BadEvent
 from features.exact import canonical, pack_number
 from features.plain_values import ENCODERS, microseconds
 from features.spec import KeyColumn, PlainView, Plan
-from features.strings import NONE
-from features.updates import Payload, Updates, event_hash
+from features.updates import Columns, Payload, Shared, UpdateWriter, event_hash
 
 KEY_CHARS_MAX: Final = 256
 _REASON_CHARS_MAX: Final = 300
@@ -73,25 +72,18 @@ class PlainReader:
         """How many updates an event makes."""
         return len(event.changes)
 
-    def updates(self, events: Iterable[tuple[int, PlainEvent]]) -> Updates:
+    def updates(self, events: Iterable[tuple[int, PlainEvent]]) -> Columns:
         """The updates of (source offset, event) pairs, in their order."""
-        out = Updates()
+        writer = UpdateWriter()
         keys: dict[bytes, int] = {}
         for offset, event in events:
             for change in event.changes:
-                place = keys.setdefault(change.key, len(keys))
+                key = keys.setdefault(change.key, len(keys))
                 milliseconds, rest = divmod(change.time_us, 1000)
-                out.payloads[len(out.view)] = change.payload
-                out.view.append(change.view)
-                out.key.append(place)
-                out.offset.append(offset)
-                out.time.append(milliseconds)
-                out.value.append(rest)
-        count = len(out.view)
-        out.keys = list(keys)
-        out.event = [0] * count
-        out.action, out.item, out.author, out.category = ([NONE] * count for _ in range(4))
-        return out
+                place = writer.share(Shared(offset, milliseconds, 0, value=rest))
+                writer.add_payload(change.view, key, place, change.payload)
+        writer.keys = list(keys)
+        return writer.columns()
 
     def _parse(self, value: bytes | None) -> PlainEvent | BadEvent:
         if value is None:

@@ -1,6 +1,7 @@
 """Events into updates: which rows of which views an event changes, by the plan alone."""
 
 import struct
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -24,7 +25,7 @@ from features.spec import (
     RelationsView,
 )
 from features.strings import NONE
-from features.updates import Payload, Updates, event_hash
+from features.updates import Columns, Payload, Shared, UpdateWriter, event_hash
 
 USER, ITEM, AUTHOR, CATEGORY, SURFACE = range(5)
 
@@ -138,7 +139,7 @@ class Projection:
                     return f"{entity.join_key}: {entity_id!r} is not a number its entity can hold"
         return None
 
-    def updates(self, events: Iterable[tuple[int, Event]]) -> Updates:
+    def updates(self, events: Iterable[tuple[int, Event]]) -> Columns:
         """The updates of (source offset, event) pairs, in their order."""
         writer = _Writer(self.plan.project)
         for offset, event in events:
@@ -148,19 +149,21 @@ class Projection:
             else:
                 for fact in facts_of(event):
                     self._count(writer, offset, event.event_time, fact)
-        return writer.out
+        return writer.columns()
 
     def _count(self, writer: "_Writer", offset: int, time: int, fact: Fact) -> None:
         found = self._of_action.get(fact.action)
         if found is None:
             return
         action, places = found
+        change = NONE
         for view, owner, target, entity in places:
             if fact.ids[target] is None:
                 continue
             for entity_id in fact.owners(owner):
-                key = writer.key(entity, entity_id)
-                writer.add(view, key, offset, time, fact.event, action, fact.ids, fact.value)
+                if change == NONE:
+                    change = writer.fact(offset, time, action, fact)
+                writer.add(view, writer.key(entity, entity_id), change)
 
     def _newest(
         self,
@@ -177,10 +180,8 @@ class Projection:
             return
         entity_id = event.item_id if isinstance(event, ItemEvent) else event.user_id
         key = writer.key(view.entity, entity_id)
-        writer.out.payloads[len(writer.out)] = payload
-        writer.add(
-            number, key, offset, event.event_time, event_hash(event.event_id), NONE, (None,) * 5, 0
-        )
+        change = writer.share(Shared(offset, event.event_time, event_hash(event.event_id)))
+        writer.add_payload(number, key, change, payload)
 
 
 def facts_of(event: Event) -> Sequence[Fact]:
@@ -203,6 +204,8 @@ def facts_of(event: Event) -> Sequence[Fact]:
 
 
 def _distinct(categories: Sequence[str]) -> tuple[str, ...]:
+    if len(categories) <= 1:
+        return tuple(categories)
     return tuple(dict.fromkeys(categories))[:CATEGORIES_MAX]
 
 
@@ -231,52 +234,29 @@ def value_at(event: ItemEvent | UserEvent, path: str) -> FeatureValue:
     return value
 
 
-class _Writer:
-    """Gathers updates, giving each key and text its place once."""
+class _Writer(UpdateWriter):
+    """A writer that knows the rows of entities."""
 
     def __init__(self, project: str) -> None:
-        self.out = Updates()
+        super().__init__()
         self._project = project
-        self._keys: dict[tuple[str, str], int] = {}
-        self._texts: dict[str, int] = {}
+        self._places: dict[str, dict[str, int]] = defaultdict(dict)
 
     def key(self, entity: EntitySpec, entity_id: str) -> int:
-        found = self._keys.get((entity.join_key, entity_id))
+        """The place of an entity's key."""
+        places = self._places[entity.join_key]
+        found = places.get(entity_id)
         if found is None:
-            found = self._keys[entity.join_key, entity_id] = len(self.out.keys)
-            self.out.keys.append(
+            found = places[entity_id] = len(self.keys)
+            self.keys.append(
                 entity_key(entity.join_key, entity.value_type, entity_id, self._project)
             )
         return found
 
-    def text(self, text: str | None) -> int:
-        if text is None:
-            return NONE
-        found = self._texts.get(text)
-        if found is None:
-            found = self._texts[text] = len(self.out.texts)
-            self.out.texts.append(text)
-        return found
-
-    def add(
-        self,
-        view: int,
-        key: int,
-        offset: int,
-        time: int,
-        event: int,
-        action: int,
-        ids: Ids,
-        value: int,
-    ) -> None:
-        out = self.out
-        out.view.append(view)
-        out.key.append(key)
-        out.offset.append(offset)
-        out.time.append(time)
-        out.event.append(event)
-        out.action.append(action)
-        out.item.append(self.text(ids[ITEM]))
-        out.author.append(self.text(ids[AUTHOR]))
-        out.category.append(self.text(ids[CATEGORY]))
-        out.value.append(value)
+    def fact(self, offset: int, time: int, action: int, fact: Fact) -> int:
+        """The place of what a fact says."""
+        ids, text = fact.ids, self.text
+        item, author, category = text(ids[ITEM]), text(ids[AUTHOR]), text(ids[CATEGORY])
+        return self.share(
+            Shared(offset, time, fact.event, action, item, author, category, fact.value)
+        )

@@ -7,7 +7,7 @@ from features.events import BadEvent
 from features.plain_reader import PlainReader
 from features.project import Projection
 from features.spec import Plan
-from features.updates import Updates
+from features.updates import Columns
 
 E = TypeVar("E")
 
@@ -38,7 +38,7 @@ class Reader(Protocol[E]):
     def update_count(self, event: E) -> int:
         """At most how many updates an event makes."""
 
-    def updates(self, events: Iterable[tuple[int, E]]) -> Updates:
+    def updates(self, events: Iterable[tuple[int, E]]) -> Columns:
         """The updates of (source offset, event) pairs, in their order."""
 
 

@@ -308,7 +308,7 @@ class _Pending:
         return all(one.result() for one in self._waiting)
 
     def settled(self) -> bool:
-        return all([one.result() for one in self._waiting])
+        return all(one.result() for one in self._waiting)
 
 
 def _read(link: Link, keys: Sequence[bytes]) -> list[Hash]:

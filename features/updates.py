@@ -1,12 +1,14 @@
 """Updates: what facts change which rows, as columns. The form that crosses `updates`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 
 import mmh3
 import numpy as np
 
 from features.layout import Ints
-from features.strings import Strings
+from features.strings import NONE, Strings
 
 Payload = tuple[bytes, ...]
 """One Feast value per field of a newest-value view; empty bytes are null."""
@@ -20,32 +22,6 @@ def event_hash(event_id: str) -> int:
 def partition_of(key: bytes, partitions: int) -> int:
     """The `updates` partition of an entity key: the same in every process and version."""
     return mmh3.hash(key, signed=False) % partitions
-
-
-@dataclass(slots=True)
-class Updates:
-    """Columns of updates in source order; text columns and keys are places in small lists.
-
-    `view` and `action` are places in the plan's tuples. A newest-value update has no action (−1)
-    and carries its payload in `payloads`, by its own place.
-    """
-
-    keys: list[bytes] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    view: list[int] = field(default_factory=list)
-    key: list[int] = field(default_factory=list)
-    offset: list[int] = field(default_factory=list)
-    time: list[int] = field(default_factory=list)
-    event: list[int] = field(default_factory=list)
-    action: list[int] = field(default_factory=list)
-    item: list[int] = field(default_factory=list)
-    author: list[int] = field(default_factory=list)
-    category: list[int] = field(default_factory=list)
-    value: list[int] = field(default_factory=list)
-    payloads: dict[int, Payload] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.view)
 
 
 class Facts:
@@ -84,7 +60,11 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Updates as arrays, ready to fold: decoded from a block or straight from `Updates`."""
+    """Updates in source order, ready to fold; text columns and keys are places in small lists.
+
+    `view` and `action` are places in the plan's tuples. A newest-value update has no action (−1)
+    and carries its payload in `payloads`, by its own place.
+    """
 
     keys: list[bytes]
     texts: list[str]
@@ -103,16 +83,6 @@ class Columns:
     def __len__(self) -> int:
         return len(self.view)
 
-    @classmethod
-    def of(cls, updates: Updates) -> "Columns":
-        """The same updates as arrays."""
-        return cls(
-            keys=updates.keys,
-            texts=updates.texts,
-            payloads=updates.payloads,
-            **{name: np.array(getattr(updates, name), np.int64) for name in COLUMNS},
-        )
-
     def facts(self, chosen: Ints, rows: Ints, strings: Strings) -> Facts:
         """The chosen activity updates as facts on rows, their texts as this process's codes."""
         codes = np.append(strings.codes(self.texts), -1)
@@ -125,4 +95,69 @@ class Columns:
             authors=codes[self.author[chosen]],
             categories=codes[self.category[chosen]],
             values=self.value[chosen],
+        )
+
+
+class Shared(NamedTuple):
+    """What all updates of one fact share; texts are places in the list of texts."""
+
+    offset: int
+    time: int
+    event: int
+    action: int = NONE
+    item: int = NONE
+    author: int = NONE
+    category: int = NONE
+    value: int = 0
+
+
+class UpdateWriter:
+    """Gathers updates, giving each key and text its place once.
+
+    A fact changes several rows, so what it says is kept once and spread over its updates at the
+    end, by numpy.
+    """
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.payloads: dict[int, Payload] = {}
+        self._texts: dict[str, int] = {}
+        self._shared: list[Shared] = []
+        self._view: list[int] = []
+        self._key: list[int] = []
+        self._of: list[int] = []
+
+    def text(self, text: str | None) -> int:
+        """The place of a text."""
+        return NONE if text is None else self._texts.setdefault(text, len(self._texts))
+
+    def share(self, shared: Shared) -> int:
+        """The place of a fact that the updates to come name."""
+        self._shared.append(shared)
+        return len(self._shared) - 1
+
+    def add(self, view: int, key: int, change: int) -> None:
+        """An update of the row of a key in a view."""
+        self._view.append(view)
+        self._key.append(key)
+        self._of.append(change)
+
+    def add_payload(self, view: int, key: int, change: int, payload: Payload) -> None:
+        """An update that carries a payload."""
+        self.payloads[len(self._view)] = payload
+        self.add(view, key, change)
+
+    def columns(self) -> Columns:
+        """All updates so far."""
+        width = len(Shared._fields)
+        flat = chain.from_iterable(self._shared)
+        shared = np.fromiter(flat, np.int64, width * len(self._shared)).reshape(-1, width)
+        spread = shared[np.array(self._of, np.int64)]
+        return Columns(
+            keys=self.keys,
+            texts=list(self._texts),
+            view=np.array(self._view, np.int64),
+            key=np.array(self._key, np.int64),
+            payloads=self.payloads,
+            **{name: spread[:, place].copy() for place, name in enumerate(Shared._fields)},
         )

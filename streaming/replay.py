@@ -48,7 +48,7 @@ class Timeline:
         self.tables = {e.join_key: EntityTable(plan, e, self.strings) for e in plan.entities}
         self.repeated = 0
         self._requests: dict[str, Request] = {}
-        columns = Columns.of(Projection(plan).updates(self._distinct(events, horizon)))
+        columns = Projection(plan).updates(self._distinct(events, horizon))
         self.events = self._events
         self._streams = list(self._split(columns))
 

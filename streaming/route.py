@@ -13,7 +13,7 @@ import numpy as np
 
 from features.events import BadEvent
 from features.reader import Reader
-from features.updates import Columns, partition_of
+from features.updates import partition_of
 from streaming.blocks import Block, BlockHeader, encode_block, split_by_target
 from streaming.dead_letters import dead_letter
 from streaming.dedup import Dedup
@@ -99,7 +99,7 @@ class Router:
         routed: Routed,
     ) -> None:
         """One block per target partition, of events whose offsets they cover."""
-        columns = Columns.of(projection.updates(events))
+        columns = projection.updates(events)
         routed.counts["updates"] += len(columns)
         targets = np.array(
             [partition_of(key, self._settings.targets) for key in columns.keys], np.int64

@@ -37,7 +37,6 @@ from features.spec import (
     Window,
 )
 from features.strings import Strings
-from features.updates import Columns
 
 S = TypeVar("S", bound=Spec)
 
@@ -257,7 +256,7 @@ class World:
 
     def fold(self, events: Iterable[Event]) -> "World":
         """Fold events into their rows."""
-        updates = Columns.of(self._projection.updates(enumerate(events)))
+        updates = self._projection.updates(enumerate(events))
         for number in np.unique(updates.view).tolist():
             view = self.plan.views[number]
             entity = self.tables[view.entity.join_key]

@@ -20,7 +20,6 @@ from features.codec import entity_id
 from features.events import Event, ItemEvent, UserEvent
 from features.project import Projection
 from features.spec import Plan
-from features.updates import Columns
 from tests.benchmarks.ground import events, scratch
 from tests.benchmarks.live import Servers, grounded, keyed, until, working
 from tests.benchmarks.report import Result
@@ -86,7 +85,7 @@ def ingest(ground: Servers, recorded: Sequence[Event]) -> dict[str, float]:
 
 def rows_per_event(plan: Plan, recorded: Sequence[Event]) -> float:
     """Rows (of all views) that a thousand events change, over a thousand."""
-    columns = Columns.of(Projection(plan).updates(enumerate(recorded)))
+    columns = Projection(plan).updates(enumerate(recorded))
     batch = columns.offset // BATCH
     touched = np.unique(np.stack([batch, columns.view, columns.key]), axis=1)
     return float(touched.shape[1]) / len(recorded)
@@ -94,7 +93,7 @@ def rows_per_event(plan: Plan, recorded: Sequence[Event]) -> float:
 
 def push(stock: StockWriter, plan: Plan, recorded: Sequence[Event], most: int) -> dict[str, float]:
     """Rows per second that stock Feast pushes, over a sample of all rows of all views."""
-    columns = Columns.of(Projection(plan).updates(enumerate(recorded)))
+    columns = Projection(plan).updates(enumerate(recorded))
     pairs = sorted(set(zip(columns.view.tolist(), columns.key.tolist(), strict=True)))
     chosen: dict[int, list[str]] = defaultdict(list)
     for number, key in random.Random(5).sample(pairs, min(most, len(pairs))):

@@ -17,7 +17,6 @@ from features.marker import Marker
 from features.project import Projection
 from features.spec import Plan
 from features.strings import Strings
-from features.updates import Columns
 from streaming.records import Record
 from tests.pipeline import unmarked
 
@@ -68,7 +67,7 @@ def _folded(
 ) -> dict[bytes, Hash]:
     strings = Strings()
     tables = {e.join_key: EntityTable(plan, e, strings) for e in plan.entities}
-    updates = Columns.of(projection.updates(events))
+    updates = projection.updates(events)
     touched: dict[str, dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]] = defaultdict(dict)
     for number in np.unique(updates.view).tolist():
         view = plan.views[number]

@@ -21,7 +21,6 @@ from features.row_store import MemoryRows
 from features.spec import PlainView
 from features.strings import Strings
 from features.tables import StoredRow
-from features.updates import Columns
 from streaming.aggregate import Aggregator
 from streaming.blocks import decode_block
 from streaming.route import Router
@@ -142,7 +141,7 @@ def _fold(view: PlainView, rows: Sequence[Row], open_rows_max: int) -> list[Stor
     for row in rows:
         (event,) = READER.parse([dumped(row)])
         assert isinstance(event, PlainEvent)
-        columns = Columns.of(READER.updates([(0, event)]))
+        columns = READER.updates([(0, event)])
         chosen = np.flatnonzero(columns.view == PLAN.views.index(view))
         place = places.setdefault(columns.keys[columns.key[chosen[0]]], len(places))
         table.reserve(len(places))

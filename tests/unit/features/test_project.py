@@ -14,7 +14,7 @@ from features.events import (
 )
 from features.project import Projection, facts_of, value_at
 from features.spec import EntitySpec
-from features.updates import Columns, Updates, event_hash, partition_of
+from features.updates import Columns, event_hash, partition_of
 from tests.plans import PLAN, activity, changed, plan
 
 CATEGORY = EntitySpec(name="category", join_key="category", value_type=STRING_TYPE)
@@ -30,11 +30,11 @@ CLICK = EngagementEvent(
 )
 
 
-def _updates(*events: Event) -> Updates:
+def _updates(*events: Event) -> Columns:
     return Projection(PLAN).updates(enumerate(events, start=40))
 
 
-def _touched(updates: Updates) -> set[tuple[str, bytes]]:
+def _touched(updates: Columns) -> set[tuple[str, bytes]]:
     """(view, key) of every update."""
     pairs = zip(updates.view, updates.key, strict=True)
     return {(PLAN.views[view].name, updates.keys[key]) for view, key in pairs}
@@ -146,7 +146,7 @@ def test_keys_and_texts_stand_once_however_often_they_occur() -> None:
     assert len(updates.keys) == 3
     assert sorted(updates.texts) == ["1", "c1", "i"]
     assert len(updates) == 150
-    assert len(Columns.of(updates)) == 150
+    assert len(updates) == 150
 
 
 @pytest.mark.parametrize("author", ["x", "1.5", "99999999999999999999"])

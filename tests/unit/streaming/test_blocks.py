@@ -23,7 +23,7 @@ HEADER = BlockHeader("plan", 1, 2, 30, 40, "incarnation", 5)
 
 
 def _updates(events: list[Event]) -> Columns:
-    return Columns.of(Projection(PLAN).updates(enumerate(events, start=7)))
+    return Projection(PLAN).updates(enumerate(events, start=7))
 
 
 def _plain(updates: Columns) -> list[tuple[object, ...]]:
