@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from feast import Entity, FeatureService, FeatureStore, FeatureView, RepoConfig, utils
+from feast.errors import FeastObjectNotFoundException
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.redis import (
@@ -263,26 +264,25 @@ def matrix_columns(
     Columns are named as `get_online_features` would name them. Raises BadInput for an unknown
     feature or one that is computed at read.
     """
-    _, computed, _, _, _, grouped, *_ = utils._get_online_request_context(  # noqa: SLF001
-        store.registry,
-        store.project,
-        features if isinstance(features, FeatureService) else list(features),
-        full_feature_names,
-    )
+    wanted = features if isinstance(features, FeatureService) else list(features)
+    try:
+        _, computed, _, _, _, grouped, *_ = utils._get_online_request_context(  # noqa: SLF001
+            store.registry, store.project, wanted, full_feature_names
+        )
+    except (KeyError, FeastObjectNotFoundException) as error:
+        raise BadInput(f"the registry does not have what is asked: {error}") from error
     if computed:
-        names = ", ".join(view.name for view in computed)
-        raise BadInput(f"{names}: computed at read, not stored; name the stored features instead")
+        views = ", ".join(view.name for view in computed)
+        raise BadInput(f"{views}: computed at read, not stored; name the stored features instead")
     columns = []
-    for table, wanted in grouped:
+    for table, names in grouped:
         aliases = table.projection.join_key_map
         keys = tuple(
             JoinKey(key.name, key.dtype.to_value_type().value, aliases.get(key.name, ""))
             for key in table.entity_columns
         )
         types = {feature.name: feature.dtype for feature in table.features}
-        for name in wanted:
-            if name not in types:
-                raise BadInput(f"view {table.name!r} has no feature {name!r}")
+        for name in names:
             asked = f"{table.projection.name_to_use()}__{name}" if full_feature_names else name
             dtype = str(types[name])
             columns.append(Column(asked, _view(store.config, table), name, dtype, keys))
