@@ -159,6 +159,20 @@ class HeadraceOnlineStore(RedisOnlineStore):
             config, tables_to_delete, tables_to_keep, entities_to_delete, entities_to_keep, partial
         )
 
+    def teardown(
+        self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]
+    ) -> None:
+        """What `feast teardown` calls: deletes all rows of the project.
+
+        With rows of the stream goes what the workers keep beside them: a checkpoint without its
+        rows would let them go on as if all they ever folded were still there.
+        """
+        super().teardown(config, tables, entities)
+        if any(KIND_TAG in (table.tags or {}) for table in tables):
+            client = self._get_client(config.online_store)
+            for key in list(client.scan_iter(f"headrace:{config.project}:*")):
+                client.delete(key)
+
     async def close(self) -> None:
         """Close the connections of the running event loop."""
         client = self._clients_async.pop(asyncio.get_running_loop(), None)

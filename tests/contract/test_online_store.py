@@ -433,6 +433,18 @@ def test_the_engine_s_views_take_no_write_from_the_sdk(applied_repo: Path, valke
         store.delete_rows(config, view, [])
 
 
+def test_teardown_takes_what_the_workers_keep_beside_their_rows(
+    applied_repo: Path, empty_valkey: str
+) -> None:
+    view = FeatureStore(repo_path=str(applied_repo)).get_stream_feature_view("item_profile")
+    config = configured(OURS, empty_valkey, applied_repo, "bench")
+    with connected(empty_valkey) as client:
+        client.set("headrace:bench:checkpoint:0", "{}")
+        client.set("headrace:other_bench:checkpoint:0", "{}")
+        HeadraceOnlineStore().teardown(config, [view], [])
+        assert client.keys() == [b"headrace:other_bench:checkpoint:0"]
+
+
 def test_rows_of_the_stream_may_not_expire(applied_repo: Path, valkey: str) -> None:
     view = FeatureStore(repo_path=str(applied_repo)).get_stream_feature_view("item_profile")
     config = configured(OURS, valkey, applied_repo, "p", key_ttl_seconds=5)
