@@ -415,6 +415,7 @@ def test_a_key_is_a_row_of_its_own_project_alone(
     key = serialized + project.encode()
     assert is_row(key, join_keys, project)
     assert is_row(key, join_keys, other) == (other == project)
+    assert not is_row(serialized + f"other_{project}".encode(), join_keys, project)
     assert not is_row(serialized[:-1], join_keys, project)
     assert not is_row(key, [*join_keys, "more"], project)
     assert pattern(join_keys, project).endswith(b"*" + project.encode())
