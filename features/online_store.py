@@ -288,7 +288,7 @@ def matrix_columns(
     if computed:
         views = ", ".join(view.name for view in computed)
         raise BadInput(f"{views}: computed at read, not stored; name the stored features instead")
-    columns = []
+    columns: dict[str, Column] = {}
     for table, names in grouped:
         aliases = table.projection.join_key_map
         keys = tuple(
@@ -298,9 +298,18 @@ def matrix_columns(
         types = {feature.name: feature.dtype for feature in table.features}
         for name in names:
             asked = f"{table.projection.name_to_use()}__{name}" if full_feature_names else name
-            dtype = str(types[name])
-            columns.append(Column(asked, _view(store.config, table), name, dtype, keys))
-    return columns
+            column = Column(asked, _view(store.config, table), name, str(types[name]), keys)
+            columns[f"{table.projection.name_to_use()}:{name}"] = column
+    # Feast groups what is asked by way of sets; columns stand in the order that was asked.
+    order = wanted if isinstance(wanted, list) else _references(wanted)
+    return [columns.pop(reference) for reference in order if reference in columns] + [
+        *columns.values()
+    ]
+
+
+def _references(service: FeatureService) -> list[str]:
+    projections = service.feature_view_projections
+    return [f"{p.name_to_use()}:{f.name}" for p in projections for f in p.features]  # type: ignore[no-untyped-call]
 
 
 @dataclass(slots=True)
