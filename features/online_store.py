@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from feast import Entity, FeatureService, FeatureStore, FeatureView, RepoConfig, utils
+from feast.errors import FeastObjectNotFoundException
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.redis import (
@@ -158,6 +159,20 @@ class HeadraceOnlineStore(RedisOnlineStore):
             config, tables_to_delete, tables_to_keep, entities_to_delete, entities_to_keep, partial
         )
 
+    def teardown(
+        self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]
+    ) -> None:
+        """What `feast teardown` calls: deletes all rows of the project.
+
+        With rows of the stream goes what the workers keep beside them: a checkpoint without its
+        rows would let them go on as if all they ever folded were still there.
+        """
+        super().teardown(config, tables, entities)
+        if any(KIND_TAG in (table.tags or {}) for table in tables):
+            client = self._get_client(config.online_store)
+            for key in list(client.scan_iter(f"headrace:{config.project}:*")):
+                client.delete(key)
+
     async def close(self) -> None:
         """Close the connections of the running event loop."""
         client = self._clients_async.pop(asyncio.get_running_loop(), None)
@@ -263,30 +278,38 @@ def matrix_columns(
     Columns are named as `get_online_features` would name them. Raises BadInput for an unknown
     feature or one that is computed at read.
     """
-    _, computed, _, _, _, grouped, *_ = utils._get_online_request_context(  # noqa: SLF001
-        store.registry,
-        store.project,
-        features if isinstance(features, FeatureService) else list(features),
-        full_feature_names,
-    )
+    wanted = features if isinstance(features, FeatureService) else list(features)
+    try:
+        _, computed, _, _, _, grouped, *_ = utils._get_online_request_context(  # noqa: SLF001
+            store.registry, store.project, wanted, full_feature_names
+        )
+    except (KeyError, FeastObjectNotFoundException) as error:
+        raise BadInput(f"the registry does not have what is asked: {error}") from error
     if computed:
-        names = ", ".join(view.name for view in computed)
-        raise BadInput(f"{names}: computed at read, not stored; name the stored features instead")
-    columns = []
-    for table, wanted in grouped:
+        views = ", ".join(view.name for view in computed)
+        raise BadInput(f"{views}: computed at read, not stored; name the stored features instead")
+    columns: dict[str, Column] = {}
+    for table, names in grouped:
         aliases = table.projection.join_key_map
         keys = tuple(
             JoinKey(key.name, key.dtype.to_value_type().value, aliases.get(key.name, ""))
             for key in table.entity_columns
         )
         types = {feature.name: feature.dtype for feature in table.features}
-        for name in wanted:
-            if name not in types:
-                raise BadInput(f"view {table.name!r} has no feature {name!r}")
+        for name in names:
             asked = f"{table.projection.name_to_use()}__{name}" if full_feature_names else name
-            dtype = str(types[name])
-            columns.append(Column(asked, _view(store.config, table), name, dtype, keys))
-    return columns
+            column = Column(asked, _view(store.config, table), name, str(types[name]), keys)
+            columns[f"{table.projection.name_to_use()}:{name}"] = column
+    # Feast groups what is asked by way of sets; columns stand in the order that was asked.
+    order = wanted if isinstance(wanted, list) else _references(wanted)
+    return [columns.pop(reference) for reference in order if reference in columns] + [
+        *columns.values()
+    ]
+
+
+def _references(service: FeatureService) -> list[str]:
+    projections = service.feature_view_projections
+    return [f"{p.name_to_use()}:{f.name}" for p in projections for f in p.features]  # type: ignore[no-untyped-call]
 
 
 @dataclass(slots=True)

@@ -415,6 +415,7 @@ def test_a_key_is_a_row_of_its_own_project_alone(
     key = serialized + project.encode()
     assert is_row(key, join_keys, project)
     assert is_row(key, join_keys, other) == (other == project)
+    assert not is_row(serialized + f"other_{project}".encode(), join_keys, project)
     assert not is_row(serialized[:-1], join_keys, project)
     assert not is_row(key, [*join_keys, "more"], project)
     assert pattern(join_keys, project).endswith(b"*" + project.encode())
@@ -431,6 +432,18 @@ def test_the_engine_s_views_take_no_write_from_the_sdk(applied_repo: Path, valke
         asyncio.run(store.online_write_batch_async(config, view, [], None))
     with pytest.raises(Refused, match="item_profile"):
         store.delete_rows(config, view, [])
+
+
+def test_teardown_takes_what_the_workers_keep_beside_their_rows(
+    applied_repo: Path, empty_valkey: str
+) -> None:
+    view = FeatureStore(repo_path=str(applied_repo)).get_stream_feature_view("item_profile")
+    config = configured(OURS, empty_valkey, applied_repo, "bench")
+    with connected(empty_valkey) as client:
+        client.set("headrace:bench:checkpoint:0", "{}")
+        client.set("headrace:other_bench:checkpoint:0", "{}")
+        HeadraceOnlineStore().teardown(config, [view], [])
+        assert client.keys() == [b"headrace:other_bench:checkpoint:0"]
 
 
 def test_rows_of_the_stream_may_not_expire(applied_repo: Path, valkey: str) -> None:
