@@ -16,7 +16,8 @@ from streaming.archive import Arrived, PartitionArchive, SpanSettings
 from streaming.archive_files import SPANS, ArchiveFiles, SpanName, SpanRecord
 from streaming.archive_folder import ArrowFolder, Folder
 from streaming.local_rows import LocalRows
-from tests.pipeline import GENERATION, blocks_by_target, fold_logs, routed, unmarked
+from streaming.route import RouteSettings
+from tests.pipeline import GENERATION, SETTINGS, blocks_by_target, fold_logs, routed, unmarked
 
 Log = list[Arrived]
 EARLY = 1_700_000_000_000
@@ -140,10 +141,14 @@ class Ground:
 
 
 def arrived(
-    events: Sequence[Event], plan: Plan, times: Sequence[int] = (), batch: int = 2
+    events: Sequence[Event],
+    plan: Plan,
+    times: Sequence[int] = (),
+    batch: int = 2,
+    settings: RouteSettings = SETTINGS,
 ) -> dict[int, Log]:
     """What route makes of events, as it stands in each partition of `updates`."""
-    logs = blocks_by_target(routed(events, plan, batch))
+    logs = blocks_by_target(routed(events, plan, batch, settings))
     return {
         partition: [
             Arrived(offset, times[offset % len(times)] if times else EARLY + offset, block)
