@@ -16,14 +16,20 @@ from features.errors import BadInput, Refused, Unavailable
 from features.marker import Marker
 from features.redis_rows import RedisRows
 from features.row_store import Checkpoint, MemoryRows, RowStore, Seal
+from streaming.local_rows import LocalRows
 
 WAIT_S = 10.0
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "local", "redis"])
 def store(request: pytest.FixtureRequest) -> Iterator[RowStore]:
     if request.param == "memory":
         yield MemoryRows()
+        return
+    if request.param == "local":
+        local = LocalRows(request.getfixturevalue("tmp_path") / "rows.sqlite")
+        yield local
+        local.close()
         return
     rows = RedisRows(request.getfixturevalue("empty_valkey"), "p", ["item_id"])
     yield rows
