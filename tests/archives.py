@@ -7,16 +7,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.entities import Hash
+from features.codec import field_name, updated_at_field
+from features.entities import EntityTable, Hash
 from features.events import Event
 from features.offline import FOLDER, stored_rows
 from features.row_store import MemoryRows
 from features.spec import Plan
+from features.strings import Strings
 from streaming.archive import Arrived, PartitionArchive, SpanSettings
 from streaming.archive_files import SPANS, ArchiveFiles, SpanName, SpanRecord
 from streaming.archive_folder import ArrowFolder, Folder
 from streaming.local_rows import LocalRows
-from tests.pipeline import GENERATION, blocks_by_target, fold_logs, routed, unmarked
+from streaming.route import RouteSettings
+from tests.pipeline import GENERATION, SETTINGS, blocks_by_target, fold_logs, routed, unmarked
 
 Log = list[Arrived]
 EARLY = 1_700_000_000_000
@@ -139,11 +142,37 @@ class Ground:
         return found
 
 
+def newest_versions(root: Path, plan: Plan, partitions: int) -> dict[tuple[str, bytes], Hash]:
+    """The (view, key) → fields of the newest version of every row, as they would be stored."""
+    files = ArchiveFiles(ArrowFolder(str(root)))
+    found: dict[tuple[str, bytes], Hash] = {}
+    for partition in range(partitions):
+        record = files.newest(partition)
+        for view in plan.views if record else ():
+            assert record is not None
+            for batch in files.backwards(view.name, record):
+                for key, row in stored_rows(view.name, view.entity, plan.project, batch):
+                    found.setdefault((view.name, key), row)
+    return found
+
+
+def view_of(row: Hash, view: str, of: Plan) -> Hash:
+    """The fields of one view in a row; null and absent are one thing in a column."""
+    (spec,) = (v for v in of.views if v.name == view)
+    fields = EntityTable(of, spec.entity, Strings()).tables[view].fields
+    names = {updated_at_field(view), *(field_name(view, field) for field in fields)}
+    return {name: value for name, value in row.items() if name in names and value}
+
+
 def arrived(
-    events: Sequence[Event], plan: Plan, times: Sequence[int] = (), batch: int = 2
+    events: Sequence[Event],
+    plan: Plan,
+    times: Sequence[int] = (),
+    batch: int = 2,
+    settings: RouteSettings = SETTINGS,
 ) -> dict[int, Log]:
     """What route makes of events, as it stands in each partition of `updates`."""
-    logs = blocks_by_target(routed(events, plan, batch))
+    logs = blocks_by_target(routed(events, plan, batch, settings))
     return {
         partition: [
             Arrived(offset, times[offset % len(times)] if times else EARLY + offset, block)

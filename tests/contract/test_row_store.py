@@ -17,16 +17,22 @@ from features.errors import BadInput, Refused, Unavailable
 from features.marker import Marker
 from features.redis_rows import RedisRows
 from features.row_store import Checkpoint, MemoryRows, RowStore, Seal
+from streaming.local_rows import LocalRows
 from tests.redis_cluster import Cluster
 from tests.waiting import until
 
 WAIT_S = 10.0
 
 
-@pytest.fixture(params=["memory", "redis", "cluster"])
+@pytest.fixture(params=["memory", "local", "redis", "cluster"])
 def store(request: pytest.FixtureRequest) -> Iterator[RowStore]:
     if request.param == "memory":
         yield MemoryRows()
+        return
+    if request.param == "local":
+        local = LocalRows(request.getfixturevalue("tmp_path") / "rows.sqlite")
+        yield local
+        local.close()
         return
     if request.param == "redis":
         rows = RedisRows(request.getfixturevalue("empty_valkey"), "p", ["item_id"])

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.codec import MARKER_FIELD, field_name, updated_at_field
-from features.entities import EntityTable, Hash
+from features.codec import MARKER_FIELD
+from features.entities import EntityTable
 from features.errors import Refused, Unavailable
 from features.events import Event
 from features.offline import APPENDED_AT, FOLDER, ROW_MARKER, UPDATED_AT
-from features.spec import LatestField, Plan
+from features.spec import LatestField
 from features.strings import Strings
 from streaming.archive import Arrived, SpanSettings
 from streaming.local_rows import LocalRows
-from tests.archives import EARLY, Crash, Ground, Log, Mortal, arrived, rows_after
+from tests.archives import EARLY, Crash, Ground, Log, Mortal, arrived, rows_after, view_of
 from tests.plans import PLAN, USER_PROFILE, changed, plan
 from tests.stored import feed_events
 from tests.strategies import histories
@@ -69,14 +69,6 @@ def logs() -> dict[int, Log]:
     return arrived(events, PLAN, [EARLY + n * 5 * HOUR for n in range(60)], batch=2)
 
 
-def _view_of(row: Hash, view: str, of: Plan) -> Hash:
-    (spec,) = (v for v in of.views if v.name == view)
-    fields = EntityTable(of, spec.entity, Strings()).tables[view].fields
-    names = {updated_at_field(view), *(field_name(view, field) for field in fields)}
-    # Null and absent are one thing in a column.
-    return {name: value for name, value in row.items() if name in names and value}
-
-
 append_times = st.lists(st.integers(0, 40).map(lambda n: EARLY + n * 100), min_size=1, max_size=9)
 
 
@@ -98,7 +90,7 @@ def test_a_version_is_the_state_after_its_span_and_each_changed_row_has_one(
             after = rows_after(log[: record.last + 1], PLAN)
             for (view, key), row in versions.items():
                 row.pop(MARKER_FIELD)
-                assert _view_of(row, view, PLAN) == _view_of(after[key], view, PLAN)
+                assert view_of(row, view, PLAN) == view_of(after[key], view, PLAN)
             changed_rows = {
                 (PLAN.views[v].name, block.updates.keys[k])
                 for _, _, block in log[record.first : record.last + 1]
