@@ -45,8 +45,8 @@ def microseconds(value: object, unit: str = "auto") -> int:
 
 
 def _from_number(value: float, unit: str) -> int:
-    if not math.isfinite(value):
-        raise ValueError("not a finite number")
+    if not abs(value) < 1e30:  # NaN and infinities too: beyond every moment in every unit
+        raise ValueError("not between 1970 and 2262")
     if unit == "auto":
         size = abs(value)
         unit = next((name for limit, name in _STEPS if size < limit), "ns")

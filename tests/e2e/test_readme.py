@@ -4,10 +4,12 @@ One shell goes through all pages in a scratch folder that holds what they use of
 blocks are run as they stand. `headrace down`, where the README ends, is run after the guides.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -98,6 +100,9 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
     try:
         yield Newcomer(folder)
     finally:
+        for file in folder.glob("*/*.pid"):  # workers of a page that was not read to its end
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(file.read_text()), signal.SIGTERM)
         local.down(folder / ".headrace", lambda _: None)
 
 

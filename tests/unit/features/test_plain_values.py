@@ -118,12 +118,27 @@ def test_a_unit_that_is_named_is_not_guessed() -> None:
     assert microseconds(5_000, "ns") == 5
 
 
+@pytest.mark.parametrize("unit", ["auto", "s", "ns"])
 @pytest.mark.parametrize(
-    "value", ["", "soon", True, None, [], -1, float("inf"), float("nan"), 10**30, "1969-12-31"]
+    "value",
+    [
+        "",
+        "soon",
+        True,
+        None,
+        [],
+        {},
+        -1e9,
+        float("inf"),
+        float("nan"),
+        10**400,
+        1e308,
+        "1969-12-31",
+    ],
 )
-def test_what_is_no_moment_says_so(value: Any) -> None:
+def test_what_is_no_moment_says_so(value: Any, unit: str) -> None:
     with pytest.raises(ValueError, match="not "):
-        microseconds(value)
+        microseconds(value, unit)
 
 
 @given(st.integers(0, TIME_US_MAX))
