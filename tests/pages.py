@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("feed-engineer", "feature-engineer", "ml-engineer", "operator")
+GUIDES = ("feed-engineer", "feature-engineer", "features", "ml-engineer", "operator")
 PAGES = (ROOT / "README.md", *(ROOT / "deploy" / "guides" / f"{name}.md" for name in GUIDES))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

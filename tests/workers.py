@@ -158,9 +158,18 @@ class Stream:
                 assert since < deadline, "the stream does not come to rest"
                 time.sleep(0.05)
 
+    def environment(self) -> dict[str, str]:
+        """What points a `headrace` command at this stream."""
+        return self._settings()
+
     def _program(self, name: str) -> Program:
         port = free_port()
-        environment = {
+        environment = self._settings() | {"HEADRACE_METRICS_PORT": str(port)}
+        command = [sys.executable, "-m", "deploy.cli", name]
+        return Program(name, command, port, is_healthy, environment)
+
+    def _settings(self) -> dict[str, str]:
+        return {
             "HEADRACE_KAFKA": self.broker,
             "HEADRACE_REDIS": self.redis,
             "HEADRACE_REPO": str(self.repo),
@@ -168,11 +177,8 @@ class Stream:
             "HEADRACE_UPDATES_TOPIC": f"updates-{self.unique}",
             "HEADRACE_DEAD_LETTERS_TOPIC": self.dead_letters,
             "HEADRACE_EVENTS_PARTITIONS": str(PARTITIONS),
-            "HEADRACE_METRICS_PORT": str(port),
             **self.settings,
         }
-        command = [sys.executable, "-m", "deploy.cli", name]
-        return Program(name, command, port, is_healthy, environment)
 
     def _tails(self) -> str:
         return "".join(f"\n{name}:{child.log_tail()}" for name, child in self.alive.items())
