@@ -1,4 +1,4 @@
-"""Features the slow way: every read walks the raw events, with nothing kept in between.
+"""Features the slow way: every read walks the raw events, with no state in between.
 
 It shares no code with the engine: neither its facts, nor its rows, nor its kernels. What it shares
 is the definition of a formula (`features.reads`) and of the order of events (time, then 63 bits of
@@ -81,6 +81,7 @@ class Slow:
             (v, f) for v in plan.latest for f in v.fields if f.path == "embedding"
         )
         self._events, self._now = events, now
+        self._happened = list(_happened(events))
 
     def feature(self, feature: Feature, of: Candidate) -> float:
         """One feature for one candidate."""
@@ -103,7 +104,7 @@ class Slow:
     def _row(self, view: ActivityView, row: str | None) -> list[Happened]:
         """What happened to one row of a view, in the order of events."""
         key = view.entity.join_key
-        known = (h for h in _happened(self._events) if h.action in view.actions)
+        known = (h for h in self._happened if h.action in view.actions)
         return sorted((h for h in known if row in h.owners[key]), key=lambda h: (h.time, h.order))
 
     def _counted(self, feature: Feature, row: list[Happened], view: ActivityView) -> float:
