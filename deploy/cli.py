@@ -2,7 +2,7 @@
 
 import typer
 
-from deploy.commands import dead_letters, demo, events, learn, stack, workers
+from deploy.commands import dead_letters, demo, events, learn, plan, stack, workers
 from deploy.console import Commands
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command(rich_help_panel="Run")(workers.route)
 app.command(rich_help_panel="Run")(workers.aggregate)
 app.command(rich_help_panel="Run")(workers.archive)
 app.command(rich_help_panel="Run")(workers.ranker)
+app.command(rich_help_panel="Run")(plan.plan)
 
 app.add_typer(events.app, name="events", rich_help_panel="Events")
 app.command(rich_help_panel="Events")(events.adapt)

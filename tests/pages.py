@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("feed-engineer", "feature-engineer", "plain-feast", "ml-engineer", "operator")
+GUIDES = (
+    "feed-engineer",
+    "feature-engineer",
+    "features",
+    "plain-feast",
+    "ml-engineer",
+    "operator",
+)
 PAGES = (ROOT / "README.md", *(ROOT / "deploy" / "guides" / f"{name}.md" for name in GUIDES))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

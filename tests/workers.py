@@ -166,9 +166,19 @@ class Stream:
                 assert since < deadline, "the stream does not come to rest"
                 time.sleep(0.05)
 
+    def environment(self) -> dict[str, str]:
+        """What points a `headrace` command at this stream."""
+        return self._settings()
+
     def _program(self, name: str) -> Program:
         port = free_port()
-        environment = {
+        environment = self._settings() | {"HEADRACE_METRICS_PORT": str(port)}
+        role = name.partition("-")[0]  # `route-2` is another `route`
+        command = [sys.executable, "-m", "deploy.cli", role]
+        return Program(name, command, port, is_healthy, environment)
+
+    def _settings(self) -> dict[str, str]:
+        return {
             "HEADRACE_KAFKA": self.broker,
             "HEADRACE_REDIS": self.redis,
             "HEADRACE_REPO": str(self.repo),
@@ -176,12 +186,8 @@ class Stream:
             "HEADRACE_UPDATES_TOPIC": f"updates-{self.unique}",
             "HEADRACE_DEAD_LETTERS_TOPIC": self.dead_letters,
             "HEADRACE_EVENTS_PARTITIONS": str(PARTITIONS),
-            "HEADRACE_METRICS_PORT": str(port),
             **self.settings,
         }
-        role = name.partition("-")[0]  # `route-2` is another `route`
-        command = [sys.executable, "-m", "deploy.cli", role]
-        return Program(name, command, port, is_healthy, environment)
 
     def tails(self) -> str:
         return "".join(f"\n{name}:{child.log_tail()}" for name, child in self.alive.items())

@@ -1,5 +1,6 @@
 """What the README and the guides say of names: commands, options, make targets, settings."""
 
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 import feast.cli.cli
 import pytest
 import typer.main
+from feast.types import Float64
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from deploy.cli import app
+from features import declare
 from ranker.settings import RankerSettings
 from streaming.settings import StreamingSettings
 from tests.pages import PAGES, ROOT, blocks, inline_code, table_rows
@@ -90,6 +93,29 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_every_guide_is_read() -> None:
     assert set((ROOT / "deploy" / "guides").glob("*.md")) == set(PAGES[1:])
+
+
+CATALOGUE = ROOT / "deploy" / "guides" / "features.md"
+WORDS = {
+    name
+    for name, word in vars(declare).items()
+    if name in declare.__all__ and inspect.isfunction(word)
+}
+MAKERS = {"entity", "events_source", "activity_view", "as_of_view", "feature_service", "taken"}
+"""Words that place the others, and are shown in the guides' programs."""
+
+
+def test_the_catalogue_has_every_word_of_the_vocabulary_and_its_examples_work() -> None:
+    rows = table_rows(CATALOGUE, r"[a-z_]+(, [a-z_]+| of values)?")
+    named = {word for row in rows for word in re.findall(r"[a-z_]+", row[0])} & WORDS
+    assert named == WORDS - MAKERS
+    scope = {**vars(declare), "Float64": Float64}
+    scope["events"] = declare.events_source(archive=Path("archive"))
+    scope["user"] = declare.entity("user", "user_id")
+    examples = [row[-1] for row in rows if "(" in row[-1]]
+    assert len(examples) == 6 + 15
+    for example in examples:
+        assert eval(example, scope) is not None, example
 
 
 def test_an_unknown_option_in_the_prose_is_found_out() -> None:

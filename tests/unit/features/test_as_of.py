@@ -1,7 +1,9 @@
 """Every formula of an as-of read equals a slow account of it over the raw events."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import get_args
 
 import mmh3
 import numpy as np
@@ -10,31 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.as_of import Reader
+from features.codec import STRING_TYPE
 from features.events import EngagementEvent, Event, ItemEvent
 from features.marker import Marker
-from features.project import facts_of
 from features.spec import (
-    ActivityView,
     AffinityFeature,
-    CountFeature,
-    DecayedFeature,
+    AsOfView,
+    CodeFeature,
+    EntitySpec,
     Feature,
-    Metric,
-    RateFeature,
-    RecencyFeature,
     SimilarityFeature,
     SinceFeature,
-    TrendFeature,
-    Window,
+    ValueFeature,
 )
-from features.updates import event_hash
-from tests.facts import Fact, newest_entries
 from tests.plans import (
     ITEM_ACTIVITY,
+    ITEM_FACTS,
     PLAN,
-    RECENT,
-    RINGS,
-    SHOWN,
+    POSITIVE,
+    REQUEST_FACTS,
     USER_ACTIVITY,
     World,
     activity,
@@ -42,143 +38,10 @@ from tests.plans import (
     plan,
     rates,
 )
-from tests.strategies import ITEMS, USERS, histories
+from tests.slow import Candidate, Slow
+from tests.strategies import CATEGORIES, ITEMS, USERS, histories
 
-NAN = float("nan")
 moments = st.one_of(st.integers(0, 300), st.integers(0, 1200), st.integers(10**12, 10**12 + 400))
-
-
-class Slow:
-    """Features from raw events: every read walks the whole history."""
-
-    def __init__(self, events: Sequence[Event], now: int) -> None:
-        self._now = now
-        self._facts: dict[tuple[str, str], list[Fact]] = {}
-        self._items: dict[str, list[ItemEvent]] = {}
-        for event in events:
-            if isinstance(event, ItemEvent):
-                self._items.setdefault(event.item_id, []).append(event)
-            for fact in facts_of(event):
-                user, item, author, category, _ = fact.ids
-                row = Fact(
-                    event.event_time, fact.event, fact.action, item, author, category, fact.value
-                )
-                self._facts.setdefault(("user", str(user)), []).append(row)
-                self._facts.setdefault(("item", str(item)), []).append(row)
-
-    def count(self, view: ActivityView, row: str, feature: Feature) -> float:
-        """One feature of an activity view's row."""
-        facts = [
-            fact
-            for fact in self._facts.get((view.entity.name, row), [])
-            if fact.action in view.actions
-        ]
-        now = self._now
-        match feature:
-            case RecencyFeature():
-                times = [fact.time for fact in facts]
-                chosen = (
-                    min(times, default=NAN) if feature.of == "first" else max(times, default=NAN)
-                )
-                return (now - chosen) / 1000.0
-            case CountFeature():
-                return self._sum(facts, feature.metric, feature.window)
-            case RateFeature():
-                of = self._sum(facts, feature.metric, feature.window)
-                per = self._sum(facts, feature.per, feature.window)
-                return (of + feature.prior_of) / (per + feature.prior_per)
-            case TrendFeature():
-                short, long = feature.window, feature.long
-                share = (short.width_ms * short.buckets) / (long.width_ms * long.buckets)
-                of = self._sum(facts, feature.metric, short)
-                return (of + 1.0) / (self._sum(facts, feature.metric, long) * share + 1.0)
-            case DecayedFeature():
-                width = feature.window.width_ms
-                total = 0.0
-                for bucket, amount in sorted(self._buckets(facts, feature.metric, feature.window)):
-                    age = now // width - bucket
-                    total += amount * 2.0 ** (-age * (width / feature.half_life_ms))
-                return total
-        raise AssertionError(feature)
-
-    def _sum(self, facts: list[Fact], metric: Metric, window: Window | None) -> float:
-        if window is None:
-            return float(min(sum(_amounts(facts, metric)), 2**53))
-        return float(sum(amount for _, amount in self._buckets(facts, metric, window)))
-
-    def _buckets(
-        self, facts: list[Fact], metric: Metric, window: Window
-    ) -> Iterable[tuple[int, int]]:
-        """(bucket, amount) of what is kept and lies in the window as of now."""
-        width = window.width_ms
-        kept = dict(RINGS)[width]
-        newest = max((fact.time for fact in facts), default=0) // width
-        for bucket in {fact.time // width for fact in facts}:
-            inside = self._now // width - window.buckets < bucket <= self._now // width
-            if inside and bucket > newest - kept:
-                listed = [fact for fact in facts if fact.time // width == bucket]
-                if amount := min(sum(_amounts(listed, metric)), 2**53):
-                    yield bucket, amount
-
-    def entries(
-        self, user: str, feature: AffinityFeature | SinceFeature | SimilarityFeature
-    ) -> list[Fact]:
-        """What a user's list holds that the feature counts, oldest first."""
-        sequence = RECENT if feature.sequence == "recent" else SHOWN
-        listed = newest_entries(sequence, self._facts.get(("user", user), []))
-        return [
-            fact for fact in listed if fact.action in feature.actions and fact.time <= self._now
-        ]
-
-    def listed(self, user: str, key: str | None, feature: AffinityFeature | SinceFeature) -> float:
-        """One feature of a user's list against one candidate's key."""
-        found = [
-            fact
-            for fact in self.entries(user, feature)
-            if key is not None and getattr(fact, feature.key) == key
-        ]
-        if isinstance(feature, SinceFeature):
-            return (self._now - found[-1].time) / 1000.0 if found else NAN
-        weights: list[float] = [
-            2.0 ** (-(self._now - f.time) / feature.half_life_ms) for f in found
-        ]
-        return sum(weights)
-
-    def profile(self, item: str) -> ItemEvent | None:
-        """The newest event about an item."""
-        known = self._items.get(item, [])
-        return max(known, key=lambda e: (e.event_time, event_hash(e.event_id)), default=None)
-
-    def similarity(self, user: str, item: str, feature: SimilarityFeature) -> float:
-        """One similarity, in single precision, component after component."""
-        candidate = self._embedding(item)
-        chosen = self.entries(user, feature)[-feature.newest :]
-        recent = [v for fact in chosen if (v := self._embedding(str(fact.item))) is not None]
-        if candidate is None or not recent:
-            return NAN
-        products = []
-        for vector in recent:
-            product = np.float32(0.0)
-            for a, b in zip(candidate, vector, strict=True):
-                product = np.float32(product + a * b)
-            products.append(float(product))
-        return max(products) if feature.reduce == "max" else sum(products) / len(products)
-
-    def _embedding(self, item: str) -> list[np.float32] | None:
-        known = [e for e in self._items.get(item, []) if e.embedding]
-        if not known:
-            return None
-        newest = max(known, key=lambda e: (e.event_time, event_hash(e.event_id)))
-        vector = [np.float32(x) for x in newest.embedding or []]
-        return vector if any(vector) else None
-
-
-def _amounts(facts: Iterable[Fact], metric: Metric) -> list[int]:
-    return [
-        fact.value if metric.amount == "value" else 1
-        for fact in facts
-        if fact.action == metric.action
-    ]
 
 
 def _read(
@@ -193,55 +56,119 @@ def _same(found: float, expected: float) -> bool:
     return found == expected or (math.isnan(found) and math.isnan(expected))
 
 
-@given(histories(), moments, st.sampled_from((*USERS, "stranger")))
-def test_counts_rates_decays_trends_and_recency_equal_a_recount(
-    events: list[Event], now: int, user: str
-) -> None:
-    found, slow = _read(World().fold(events), now, user), Slow(events, now)
-    for feature in rates("", "").features:
-        for place, item in enumerate(ITEMS):
-            name = f"item_rates__{feature.name}"
-            assert _same(found[name][place], slow.count(ITEM_ACTIVITY, item, feature)), name
-            name = f"user_rates__{feature.name}"
-            assert _same(found[name][place], slow.count(USER_ACTIVITY, user, feature)), name
+CATEGORY = EntitySpec(name="category", join_key="category", value_type=STRING_TYPE)
+SURFACE = EntitySpec(name="surface", join_key="surface", value_type=STRING_TYPE)
+COUNTED = (
+    *PLAN.activity,
+    activity("category_activity", CATEGORY),
+    activity("surface_activity", SURFACE),
+)
+DISLIKED = ("hide",)
 
 
-@given(histories(), moments, st.sampled_from(USERS))
-def test_affinities_and_similarities_equal_a_walk_over_the_list(
-    events: list[Event], now: int, user: str
+def _of_lists() -> Iterator[Feature]:
+    """Affinities, times since and similarities: every list, key, sign and reduction."""
+    lists = (("recent", POSITIVE), ("recent", DISLIKED), ("shown", ("impression",)))
+    for sequence, actions in lists:
+        of = {"view": "user_activity", "sequence": sequence, "actions": actions}
+        stem = f"{sequence}_{actions[0]}"
+        for key in ("item", "author", "category"):
+            yield AffinityFeature(name=f"{stem}_{key}", key=key, half_life_ms=40, **of)
+            yield SinceFeature(name=f"{stem}_{key}_s", key=key, **of)
+        for reduce in ("max", "mean"):
+            yield SimilarityFeature(name=f"{stem}_{reduce}", reduce=reduce, newest=3, **of)
+
+
+def _of_profiles() -> Iterator[Feature]:
+    profile = {"view": "item_profile"}
+    yield from ITEM_FACTS.features
+    yield CodeFeature(name="author", field="author_id", buckets=7, **profile)
+    yield CodeFeature(name="degree", view="user_profile", field="degree", buckets=5)
+    yield ValueFeature(name="created", field="created_at", **profile)
+
+
+EVERYTHING = plan(
+    activity=COUNTED,
+    as_of=(
+        *(rates(f"of_{view.name}", view.name) for view in COUNTED),
+        AsOfView(name="lists", features=tuple(_of_lists())),
+        AsOfView(name="profiles", features=tuple(_of_profiles())),
+        REQUEST_FACTS,
+    ),
+    services={
+        "all": (*(f"of_{view.name}" for view in COUNTED), "lists", "profiles", "request_facts")
+    },
+)
+LATE = 10**12
+edges = st.builds(
+    lambda start, width, bucket, off: start + max(width * bucket + off, 0),
+    st.sampled_from((0, LATE)),
+    st.sampled_from((10, 50)),
+    st.integers(0, 9),
+    st.integers(-1, 1),
+)
+"""Instants on and beside the edges of buckets: at the first ones, and 31 years later."""
+
+
+@st.composite
+def reads(draw: st.DrawFn) -> tuple[list[Event], int]:
+    """A history and an instant to read it at.
+
+    In every other one all times lie within a few buckets of the instant, nearly all before it: a
+    single later event would move the rings past what the windows hold. In the rest they lie
+    anywhere, on edges and years apart.
+    """
+    now, events = draw(st.one_of(moments, edges)), draw(histories())
+    before = st.builds(
+        lambda width, buckets, off: max(now - width * buckets + off, 0),
+        st.sampled_from((10, 50)),
+        st.integers(0, 4),
+        st.sampled_from((-1, 0, 0, 1)),
+    )
+    times = before if draw(st.booleans()) else st.one_of(edges, before, st.integers(0, 1000))
+    return [event.model_copy(update={"event_time": draw(times)}) for event in events], now
+
+
+def test_the_table_of_features_holds_every_kind_there_is() -> None:
+    (kinds, _) = get_args(Feature)
+    declared = {type(feature) for view in EVERYTHING.as_of for feature in view.features}
+    assert declared == set(get_args(kinds))
+
+
+@given(
+    reads(),
+    st.sampled_from((*USERS, "stranger")),
+    st.sampled_from(("1", "22", None)),
+    st.sampled_from((*CATEGORIES, None)),
+    st.sampled_from(("home", None)),
+)
+def test_every_feature_equals_a_recount_from_the_raw_events(
+    read: tuple[list[Event], int],
+    user: str,
+    author: str | None,
+    category: str | None,
+    surface: str | None,
 ) -> None:
-    world, slow = World().fold(events), Slow(events, now)
-    authors, categories = ("1", "22", None, "1"), ("c0", None, "ć1", "c0")
-    found = _read(world, now, user, authors=authors, categories=categories)
-    keys = {"item": ITEMS, "author": authors, "category": categories}
-    for feature in PLAN.as_of[2].features:
-        column = found[f"user_item__{feature.name}"]
-        for place, item in enumerate(ITEMS):
-            if isinstance(feature, SimilarityFeature):
-                assert _same(column[place], slow.similarity(user, item, feature)), feature.name
+    events, now = read
+    world = World(EVERYTHING).fold(events)
+    items = (*ITEMS, "unseen")
+    many = [author] * len(items), [category] * len(items)
+    moment = world.moment(now, user, items, surface, *many)
+    named = {"author_id": author, "category": category, "surface": surface}
+    rows = {key: world.tables[key].rows_of_ids([i or ""]) for key, i in named.items()}
+    reader = Reader(EVERYTHING, "all", world.tables)
+    matrix = reader.matrix(replace(moment, rows=moment.rows | rows))
+    slow = Slow(EVERYTHING, events, now)
+    columns = EVERYTHING.service_features("all")
+    for row, item in zip(matrix.tolist(), items, strict=True):
+        candidate = Candidate(user, item, author, category, surface)
+        for found, (name, feature) in zip(row, columns, strict=True):
+            expected = slow.feature(feature, candidate)
+            if isinstance(feature, AffinityFeature):
+                # Powers of two differ in the last bit between math libraries.
+                assert found == pytest.approx(expected, rel=1e-12), name
             else:
-                assert isinstance(feature, AffinityFeature | SinceFeature)
-                expected = slow.listed(user, keys[feature.key][place], feature)
-                assert column[place] == pytest.approx(expected, rel=1e-12, nan_ok=True)
-
-
-@given(histories(), moments)
-def test_stored_values_ages_and_codes_equal_the_newest_item_event(
-    events: list[Event], now: int
-) -> None:
-    found, slow = _read(World().fold(events), now, "u0"), Slow(events, now)
-    for place, item in enumerate(ITEMS):
-        profile = slow.profile(item)
-        duration, age, code = NAN, NAN, NAN
-        if profile is not None:
-            duration = float(profile.attributes["duration_ms"])
-            if profile.created_at is not None:
-                age = (now - profile.created_at) / 1000.0
-            if profile.categories:
-                code = float(mmh3.hash(profile.categories[0], signed=False) % 16)
-        assert _same(found["item_facts__duration_ms"][place], duration)
-        assert _same(found["item_facts__age_s"][place], age)
-        assert _same(found["item_facts__category"][place], code)
+                assert _same(found, expected), (name, found, expected)
 
 
 def _clicks(*at: int) -> list[Event]:

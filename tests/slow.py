@@ -1,0 +1,271 @@
+"""Features the slow way: every read walks the raw events, with no state in between.
+
+It shares no code with the engine: neither its facts, nor its rows, nor its kernels. What it shares
+is the definition of a formula (`features.reads`) and of the order of events (time, then 63 bits of
+murmur3 of the event id, of "id#place" for a shown item).
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import mmh3
+import numpy as np
+
+from features.events import EngagementEvent, Event, ImpressionEvent, ItemEvent, UserEvent
+from features.spec import (
+    ActivityView,
+    AffinityFeature,
+    AgeFeature,
+    CodeFeature,
+    ContextFeature,
+    CountFeature,
+    DecayedFeature,
+    Feature,
+    LatestField,
+    LatestView,
+    Metric,
+    Plan,
+    RateFeature,
+    RecencyFeature,
+    SequenceSpec,
+    SimilarityFeature,
+    SinceFeature,
+    TrendFeature,
+    ValueFeature,
+    Window,
+)
+
+NAN = float("nan")
+SUM_MAX = 2**53
+CATEGORIES = 8
+Listed = AffinityFeature | SinceFeature | SimilarityFeature
+
+
+class Happened(NamedTuple):
+    """One shown item or one engagement, in words."""
+
+    time: int
+    order: int
+    action: str
+    value: int
+    user: str
+    item: str
+    author: str | None
+    category: str | None
+    owners: dict[str, tuple[str, ...]]
+    """The ids whose rows it changes, by join key."""
+
+
+class Candidate(NamedTuple):
+    """Whom a feature is read for."""
+
+    user: str
+    item: str
+    author: str | None
+    category: str | None
+    surface: str | None
+
+    def key(self, join_key: str) -> str | None:
+        """The candidate's id of one kind."""
+        named = {"user_id": self.user, "item_id": self.item, "author_id": self.author}
+        named |= {"category": self.category, "surface": self.surface}
+        return named[join_key]
+
+
+class Slow:
+    """What every feature of a plan is at `now`, by the raw events."""
+
+    def __init__(self, plan: Plan, events: Sequence[Event], now: int) -> None:
+        self._views = {view.name: view for view in plan.views}
+        self._embedding = next(
+            (v, f) for v in plan.latest for f in v.fields if f.path == "embedding"
+        )
+        self._events, self._now = events, now
+        self._happened = list(_happened(events))
+
+    def feature(self, feature: Feature, of: Candidate) -> float:
+        """One feature for one candidate."""
+        if isinstance(feature, ContextFeature):
+            return self._context(feature, of)
+        view = self._views[feature.view]
+        row = of.key(view.entity.join_key)
+        if isinstance(feature, ValueFeature | CodeFeature | AgeFeature):
+            assert isinstance(view, LatestView)
+            return self._profile(feature, view, row)
+        assert isinstance(view, ActivityView)
+        if isinstance(feature, SimilarityFeature):
+            return self._similarity(feature, view, of)
+        if isinstance(feature, AffinityFeature | SinceFeature):
+            return self._listed(feature, view, of)
+        return self._counted(
+            feature, [h for h in self._row(view, row) if h.action in view.actions], view
+        )
+
+    def _row(self, view: ActivityView, row: str | None) -> list[Happened]:
+        """What happened to one row of a view, in the order of events."""
+        key = view.entity.join_key
+        known = (h for h in self._happened if h.action in view.actions)
+        return sorted((h for h in known if row in h.owners[key]), key=lambda h: (h.time, h.order))
+
+    def _counted(self, feature: Feature, row: list[Happened], view: ActivityView) -> float:
+        now = self._now
+        match feature:
+            case RecencyFeature():
+                if not row:
+                    return NAN
+                return (now - (row[0] if feature.of == "first" else row[-1]).time) / 1000.0
+            case CountFeature():
+                return self._sum(row, view, feature.metric, feature.window)
+            case RateFeature():
+                of = self._sum(row, view, feature.metric, feature.window) + feature.prior_of
+                return of / (self._sum(row, view, feature.per, feature.window) + feature.prior_per)
+            case TrendFeature():
+                short, long = feature.window, feature.long
+                share = (short.width_ms * short.buckets) / (long.width_ms * long.buckets)
+                rise = self._sum(row, view, feature.metric, short) + 1.0
+                return rise / (self._sum(row, view, feature.metric, long) * share + 1.0)
+            case DecayedFeature():
+                width, total = feature.window.width_ms, 0.0
+                for bucket, amount in self._buckets(row, view, feature.metric, feature.window):
+                    age = now // width - bucket
+                    total += amount * 2.0 ** (-age * (width / feature.half_life_ms))
+                return total
+        raise AssertionError(feature)
+
+    def _sum(
+        self, row: list[Happened], view: ActivityView, metric: Metric, window: Window | None
+    ) -> float:
+        if window is None:
+            return float(min(sum(_amounts(row, metric)), SUM_MAX))
+        return float(sum(n for _, n in self._buckets(row, view, metric, window)))
+
+    def _buckets(
+        self, row: list[Happened], view: ActivityView, metric: Metric, window: Window
+    ) -> Iterable[tuple[int, int]]:
+        """(bucket, amount) of what the row's ring keeps and the window holds, oldest first."""
+        width = window.width_ms
+        kept = next(r.buckets for r in view.rings if r.metric == metric and r.width_ms == width)
+        current, newest = self._now // width, row[-1].time // width if row else 0
+        for bucket in sorted({h.time // width for h in row}):
+            if current - window.buckets < bucket <= current and bucket > newest - kept:
+                inside = [h for h in row if h.time // width == bucket]
+                if amount := min(sum(_amounts(inside, metric)), SUM_MAX):
+                    yield bucket, amount
+
+    def _entries(self, feature: Listed, view: ActivityView, user: str) -> list[Happened]:
+        """What the user's list holds at `now` that the feature counts, oldest first."""
+        sequence: SequenceSpec = next(s for s in view.sequences if s.name == feature.sequence)
+        listed = [h for h in self._row(view, user) if h.action in sequence.actions]
+        kept = listed[-sequence.length :]
+        return [h for h in kept if h.action in feature.actions and h.time <= self._now]
+
+    def _listed(
+        self, feature: AffinityFeature | SinceFeature, view: ActivityView, of: Candidate
+    ) -> float:
+        key = of.key({"item": "item_id", "author": "author_id"}.get(feature.key, feature.key))
+        same = [
+            h
+            for h in self._entries(feature, view, of.user)
+            if key is not None and getattr(h, feature.key) == key
+        ]
+        if isinstance(feature, SinceFeature):
+            return (self._now - same[-1].time) / 1000.0 if same else NAN
+        total = 0.0
+        for h in same:
+            total += 2.0 ** (-(self._now - h.time) / feature.half_life_ms)
+        return total
+
+    def _similarity(self, feature: SimilarityFeature, view: ActivityView, of: Candidate) -> float:
+        """In single precision, component after component."""
+        mine = self._vector(of.item)
+        chosen = self._entries(feature, view, of.user)[-feature.newest :]
+        recent = [v for h in chosen if (v := self._vector(h.item)) is not None]
+        if mine is None or not recent:
+            return NAN
+        products = []
+        for vector in recent:
+            product = np.float32(0.0)
+            for a, b in zip(mine, vector, strict=True):
+                product = np.float32(product + a * b)
+            products.append(float(product))
+        return max(products) if feature.reduce == "max" else sum(products) / len(products)
+
+    def _vector(self, item: str) -> list[np.float32] | None:
+        view, _ = self._embedding
+        found = self._newest(view, item)
+        components = found.embedding if isinstance(found, ItemEvent) else None
+        vector = [np.float32(x) for x in components or []]
+        return vector if any(vector) else None
+
+    def _profile(
+        self, feature: ValueFeature | CodeFeature | AgeFeature, view: LatestView, row: str | None
+    ) -> float:
+        found = None if row is None else self._newest(view, row)
+        field = next(f for f in view.fields if f.name == feature.field)
+        stored = None if found is None else _at(found, field)
+        if isinstance(stored, list):
+            stored = stored[0] if stored else None
+        if stored is None:
+            return NAN
+        if isinstance(feature, CodeFeature):
+            return float(mmh3.hash(str(stored), signed=False) % feature.buckets)
+        assert isinstance(stored, int | float)
+        return (self._now - stored) / 1000.0 if isinstance(feature, AgeFeature) else float(stored)
+
+    def _newest(self, view: LatestView, row: str) -> ItemEvent | UserEvent | None:
+        """The newest event about a row that says anything the view keeps."""
+        items = [e for e in self._events if isinstance(e, ItemEvent) and e.item_id == row]
+        users = [e for e in self._events if isinstance(e, UserEvent) and e.user_id == row]
+        said: list[ItemEvent | UserEvent] = list(users)
+        if view.event == "item":
+            said = [e for e in items if any(_at(e, f) not in (None, []) for f in view.fields)]
+        return max(said, key=lambda e: (e.event_time, _order(e.event_id)), default=None)
+
+    def _context(self, feature: ContextFeature, of: Candidate) -> float:
+        if feature.of == "hour":
+            return float(int((self._now / 3_600_000 + feature.utc_offset_hours) // 1) % 24)
+        if of.surface is None:
+            return NAN
+        return float(mmh3.hash(of.surface, signed=False) % feature.buckets)
+
+
+def _happened(events: Iterable[Event]) -> Iterable[Happened]:
+    for event in events:
+        if isinstance(event, EngagementEvent):
+            shown, orders, action = [event], [_order(event.event_id)], event.action
+            value, surface = event.value or 0, event.surface
+        elif isinstance(event, ImpressionEvent):
+            orders = [_order(f"{event.event_id}#{place}") for place in range(len(event.items))]
+            shown, action, value, surface = event.items, "impression", 0, event.surface  # type: ignore[assignment]
+        else:
+            continue
+        for item, order in zip(shown, orders, strict=True):
+            categories: list[str] = []
+            for category in item.categories:
+                if category not in categories and len(categories) < CATEGORIES:
+                    categories.append(category)
+            owners = {
+                "user_id": (event.user_id,),
+                "item_id": (item.item_id,),
+                "author_id": () if item.author_id is None else (item.author_id,),
+                "category": tuple(categories),
+                "surface": () if surface is None else (surface,),
+            }
+            first = categories[0] if categories else None
+            yield Happened(
+                event.event_time, order, action, value, event.user_id, item.item_id,
+                item.author_id, first, owners,
+            )  # fmt: skip
+
+
+def _amounts(row: Iterable[Happened], metric: Metric) -> list[int]:
+    return [h.value if metric.amount == "value" else 1 for h in row if h.action == metric.action]
+
+
+def _order(event_id: str) -> int:
+    return mmh3.hash64(event_id, signed=False)[0] >> 1
+
+
+def _at(event: ItemEvent | UserEvent, field: LatestField) -> object:
+    name, _, attribute = field.path.partition(".")
+    return event.attributes.get(attribute) if attribute else getattr(event, name)
