@@ -5,31 +5,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from features.codec import decode_value
 from features.errors import BadInput
-from features.fold import FIRST_ROOM, fold_facts
-from features.layout import (
-    ACTION,
-    AUTHOR,
-    CATEGORY,
-    ENTRY,
-    ITEM,
-    NUMBERS,
-    TEXTS,
-    TIME,
-    VALUE,
-    Arrays,
-    Ints,
-    empty_arrays,
-    layout_of,
-)
-from features.row_codec import clear_row, encode_rows, load_rows
-from features.spec import ActivityView, SequenceSpec
-from features.strings import Strings
+from features.fold import fold_facts
+from features.layout import ENTRY, Arrays, Ints, empty_arrays, layout_of
+from features.row_codec import count_things, encode_rows, load_rows, read_things
+from features.spec import ActivityView
+from features.strings import NONE, Strings
 from features.tables import Folding, StoredRow
 from features.updates import Columns, Facts
-
-_TEXT_COLUMNS = {"item": ITEM, "author": AUTHOR, "category": CATEGORY, "action": ACTION}
 
 
 class ActivityTable:
@@ -40,8 +23,7 @@ class ActivityTable:
     ) -> None:
         self.view = view
         self._strings = strings
-        self._actions = {action: i for i, action in enumerate(actions)}
-        self.layout, self.fields = layout_of(view, actions, strings.codes(actions))
+        self.layout, self.fields = layout_of(view, actions)
         self.arrays: Arrays = empty_arrays(self.layout, rows)
         self.stored = np.zeros((rows, len(self.fields)), np.bool_)
         """[row, field]: whether the field is present in the store."""
@@ -82,12 +64,12 @@ class ActivityTable:
                 self.arrays,
                 facts.rows,
                 facts.times,
-                facts.events,
                 facts.actions,
                 facts.items,
                 facts.authors,
                 facts.categories,
                 facts.values,
+                self._strings.pieces().hashes,
                 start,
                 stop,
             )
@@ -134,82 +116,64 @@ class ActivityTable:
 
     def load(self, rows: Ints, updated_at: Ints, values: Sequence[Sequence[bytes | None]]) -> None:
         """Replace rows by what the store holds: newest event time and the value of each field."""
-        for row in rows:
-            clear_row(self.arrays, row)
-        self.arrays.newest[rows] = updated_at
         flat = [value or b"" for row in values for value in row]
         ends = np.cumsum([len(value) for value in flat], dtype=np.int64)
-        content = np.frombuffer(b"".join(flat), np.uint8)
+        blob = b"".join(flat)
+        content = np.frombuffer(blob, np.uint8)
         self.stored[rows] = np.diff(ends, prepend=0).reshape(len(rows), len(self.fields)) > 0
+        counts, resume = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+        self._refuse(count_things(self.layout, content, ends, counts))
+        numbers, starts, stops = np.zeros((3, 3 * int(counts.sum())), np.int64)
+        self._refuse(
+            read_things(self.layout, content, ends, counts, numbers, starts, stops, resume)
+        )
+        things = self._codes(blob, numbers, starts, stops)
         at = 0
         while at < len(rows):
-            upto = load_rows(self.layout, self.arrays, rows, at, content, ends)
+            upto = load_rows(
+                self.layout,
+                self.arrays,
+                self._strings.pieces().hashes,
+                rows,
+                updated_at,
+                at,
+                counts,
+                resume,
+                things,
+                content,
+                ends,
+            )
             if upto < 0:
-                raise BadInput(
-                    f"a stored row of view {self.view.name} is not in Headrace's layout; "
-                    "it was written by something else: delete the row, then replay into it"
-                )
+                self._refuse(-1 - upto)
             if upto < len(rows):
                 self._enlarge()
             at = upto
-        for place, row in enumerate(rows):
-            for index, sequence in enumerate(self.view.sequences):
-                self._load_sequence(int(row), index, sequence, values[place])
 
     def entries(self, row: int, sequence: int) -> Ints:
         """[entry, column] of one row's sequence, oldest first (a view, not a copy)."""
         start = self.arrays.start[row, sequence]
         return self.arrays.arena[start : start + self.arrays.length[row, sequence]]
 
-    def _load_sequence(
-        self, row: int, index: int, sequence: SequenceSpec, values: Sequence[bytes | None]
-    ) -> None:
-        columns: dict[int, NDArray[np.int64]] = {}
-        for field, value in enumerate(values):
-            if self.layout.field_kind[field] < NUMBERS or self.layout.field_a[field] != index:
-                continue
-            if not value and self.layout.field_b[field] != TIME:
-                continue  # declared after the row was stored
-            column, content = int(self.layout.field_b[field]), decode_value(value) or []
-            if not isinstance(content, list):
-                raise BadInput(f"{self.view.name}: {self.fields[field]} is not a list")
-            if self.layout.field_kind[field] == TEXTS:
-                columns[column] = self._text_codes(column, content)
-            else:
-                columns[column] = np.array(content, np.int64)
-        length = len(columns[TIME])
-        if any(len(column) != length for column in columns.values()):
-            raise BadInput(f"{self.view.name}: the lists of {sequence.name} differ in length")
-        entries = np.full((length, ENTRY), -1, np.int64)
-        entries[:, VALUE] = 0
-        for number, content_codes in columns.items():
-            entries[:, number] = content_codes
-        if ACTION not in columns and (
-            "action" not in sequence.columns or len(sequence.actions) == 1
-        ):
-            entries[:, ACTION] = self._actions[sequence.actions[0]]
-        entries = entries[entries[:, ACTION] >= 0]
-        self._put_entries(row, index, entries[-sequence.length :])
+    def _refuse(self, damaged: int) -> None:
+        """Raise for a damaged row, −1 for none."""
+        if damaged >= 0:
+            raise BadInput(
+                f"a stored row of view {self.view.name} is not in Headrace's layout; "
+                "it was written by something else: delete the row, then replay into it"
+            )
 
-    def _text_codes(self, column: int, texts: Sequence[object]) -> Ints:
-        if column == ACTION:
-            return np.array([self._actions.get(str(text), -1) for text in texts], np.int64)
-        return self._strings.codes(str(text) or None for text in texts)
-
-    def _put_entries(self, row: int, index: int, entries: Ints) -> None:
-        room = self.layout.sequence_length[index]
-        while self.arrays.room[row, index] < len(entries):
-            if self.arrays.used[1] + room > len(self.arrays.arena):
-                self._enlarge()
-                continue
-            # Doubled like the fold's: a row that is loaded again and again must not leak its runs.
-            doubled = max(len(entries), 2 * int(self.arrays.room[row, index]), FIRST_ROOM)
-            self.arrays.start[row, index] = self.arrays.used[1]
-            self.arrays.room[row, index] = min(doubled, room)
-            self.arrays.used[1] += min(doubled, room)
-        start = self.arrays.start[row, index]
-        self.arrays.arena[start : start + len(entries)] = entries
-        self.arrays.length[row, index] = len(entries)
+    def _codes(self, blob: bytes, numbers: Ints, starts: Ints, stops: Ints) -> Ints:
+        """The codes of texts that are numbers, or tokens inside the blob."""
+        codes = np.full(len(numbers), NONE, np.int64)
+        spelled = numbers >= 0
+        codes[spelled] = self._strings.codes_of_numbers(numbers[spelled].tolist())
+        raw = np.flatnonzero(~spelled & (stops > starts))
+        spans = zip(starts[raw].tolist(), stops[raw].tolist(), strict=True)
+        try:
+            codes[raw] = self._strings.codes_of_tokens([blob[start:stop] for start, stop in spans])
+        except UnicodeDecodeError:
+            self._refuse(0)
+        return codes
 
     def _enlarge(self) -> None:
         """Double blocks and arena, whichever is nearly full."""

@@ -17,7 +17,7 @@ INT32_TYPE: Final = 3
 INT64_TYPE: Final = 4
 MARKER_FIELD: Final = b"_m"
 
-Scalar = str | int | float | bool
+Scalar = str | int | float | bool | bytes
 FeatureValue = Scalar | Sequence[str] | Sequence[int] | Sequence[float] | None
 
 
@@ -132,13 +132,15 @@ def decode_value(value: bytes | None) -> FeatureValue:
     tag, at = _read_varint(value, 0)
     if tag in _FIXED:
         return cast(float, struct.unpack_from(_FIXED[tag], value, at)[0])
-    if tag not in (_STRING, _STRING_LIST, _INT64_LIST, _FLOAT32_LIST, _FLOAT64_LIST):
+    if tag not in (_BYTES, _STRING, _STRING_LIST, _INT64_LIST, _FLOAT32_LIST, _FLOAT64_LIST):
         number, _ = _read_varint(value, at)
         if tag == _BOOL:
             return bool(number)
         return number - (1 << 64) if number >> 63 else number
     size, at = _read_varint(value, at)
     content = value[at : at + size]
+    if tag == _BYTES:
+        return content
     return content.decode() if tag == _STRING else _decode_list(tag, content)
 
 
@@ -148,7 +150,8 @@ def string_piece(text: str) -> bytes:
     return b"\x0a" + varint(len(raw)) + raw
 
 
-_STRING, _INT32, _INT64, _FLOAT64, _FLOAT32, _BOOL = 0x12, 0x18, 0x20, 0x29, 0x35, 0x38
+_BYTES, _STRING, _INT32, _INT64, _BOOL = 0x0A, 0x12, 0x18, 0x20, 0x38
+_FLOAT64, _FLOAT32 = 0x29, 0x35
 _STRING_LIST, _INT64_LIST, _FLOAT64_LIST, _FLOAT32_LIST = 0x62, 0x72, 0x7A, 0x82
 _FIXED: Final = {_FLOAT64: "<d", _FLOAT32: "<f"}
 
@@ -187,7 +190,7 @@ def _packed(tag: int, numbers: bytes) -> bytes:
 
 
 def _many(value: FeatureValue) -> Sequence[Any]:
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return value
     raise TypeError("not a list")
 
@@ -205,7 +208,14 @@ def _integer(value: Any, bits: int) -> int:
     return number
 
 
+def _raw(value: FeatureValue) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    raise TypeError("not bytes")
+
+
 _ENCODERS: Final[dict[str, Callable[[FeatureValue], bytes]]] = {
+    "Bytes": lambda v: _tagged(_BYTES, _raw(v)),
     "String": lambda v: _tagged(_STRING, str(_one(v)).encode()),
     "Int32": lambda v: b"\x18" + varint(_integer(_one(v), 32)),
     "Int64": lambda v: b"\x20" + varint(_integer(_one(v), 64)),

@@ -32,8 +32,9 @@ from feast import Field as FeastField
 from feast.aggregation import Aggregation
 from feast.data_format import JsonFormat
 from feast.transformation.python_transformation import PythonTransformation
-from feast.types import Array, FeastType, Float64, Int32, Int64, String
+from feast.types import Array, Bytes, FeastType, Float64, Int32, Int64, String
 
+from features.layout import COUNTS_FIELD, LISTS_FIELD
 from features.offline import APPENDED_AT, FOLDER
 from features.on_demand import Declared
 from features.plan import compile_view, entity_spec
@@ -192,32 +193,23 @@ def counters(
     An event at time t counts in bucket ⌊t/width⌋ of every ring, and in the total for good. A ring
     keeps the newest `buckets` buckets of its row, counted back from the row's newest event.
     """
-    aggregations, fields = [], []
+    aggregations = []
     for action in map(action_name, actions):
         column = action if amount == "count" else f"{action}.value"
         stem = action if amount == "count" else f"{action}_value"
         for width, buckets in rings:
             step = timedelta(milliseconds=duration_ms(width))
-            name = f"{stem}_{width}"
             aggregations.append(
                 Aggregation(
                     column=column,
                     function=RING,
                     time_window=step * buckets,
                     slide_interval=step,
-                    name=name,
-                )
-            )
-            fields.append(
-                FeastField(
-                    name=name,
-                    dtype=Array(Int64),
-                    description=f"{column} per {width}: oldest bucket, amount, gap, amount, …",
+                    name=f"{stem}_{width}",
                 )
             )
         aggregations.append(Aggregation(column=column, function=TOTAL, name=f"{stem}_total"))
-        fields.append(FeastField(name=f"{stem}_total", dtype=Int64, description=f"{column}, ever"))
-    return aggregations, fields, {}
+    return aggregations, [], {}
 
 
 def sums(*actions: str, rings: Sequence[tuple[str, int]] = DEFAULT_RINGS) -> Stored:
@@ -228,21 +220,12 @@ def sums(*actions: str, rings: Sequence[tuple[str, int]] = DEFAULT_RINGS) -> Sto
 def newest(
     name: str, actions: Iterable[str], length: int, columns: Sequence[str] = SEQUENCE_COLUMNS
 ) -> Stored:
-    """The newest `length` facts of some actions, by (time, event), as parallel lists."""
+    """The newest `length` facts of some actions; facts alike in all columns are listed once."""
     listed = tuple(map(action_name, actions))
-    fields = [
-        FeastField(
-            name=f"{name}_time", dtype=Array(Int64), description="event times, ms, ascending"
-        ),
-        FeastField(name=f"{name}_event", dtype=Array(Int64), description="hashes of event ids"),
-    ]
-    for column in columns:
-        dtype: FeastType = Array(Int64) if column == "value" else Array(String)
-        fields.append(FeastField(name=f"{name}_{column}", dtype=dtype))
     tag = json.dumps({"length": length, "columns": list(columns)})
     return (
         [Aggregation(column=",".join(listed), function=SEQUENCE, name=name)],
-        fields,
+        [],
         {f"{SEQUENCE_TAG}.{name}": tag},
     )
 
@@ -268,8 +251,15 @@ def first_seen(name: str = "first_seen") -> Stored:
 def activity_view(
     name: str, of: Entity, source: KafkaSource, state: Sequence[Stored], description: str = ""
 ) -> StreamFeatureView:
-    """A stored view that counts and lists what happens to an entity."""
+    """A stored view that counts and lists what happens to an entity.
+
+    Counters and lists are packed into one field each, which `features.unpack` reads.
+    """
     tags = {KIND_TAG: "activity"}
+    aggregations = [a for found, _, _ in state for a in found]
+    packs = [FeastField(name=COUNTS_FIELD, dtype=Bytes, description="counters, packed")]
+    if any(a.function == SEQUENCE for a in aggregations):
+        packs.append(FeastField(name=LISTS_FIELD, dtype=Bytes, description="lists, packed"))
     for _, _, more in state:
         tags |= more
     return StreamFeatureView(
@@ -277,8 +267,8 @@ def activity_view(
         entities=[of],
         source=_archived(name, source),
         timestamp_field="event_time",
-        schema=[_key_field(of), *(field for _, fields, _ in state for field in fields)],
-        aggregations=[a for aggregations, _, _ in state for a in aggregations],
+        schema=[_key_field(of), *packs, *(field for _, fields, _ in state for field in fields)],
+        aggregations=aggregations,
         tags=tags,
         description=description,
         online=True,

@@ -4,24 +4,31 @@ A row has one *block* per metric it ever counted (allocated on first use, so a m
 counts costs four bytes). A block is the slots of all rings side by side, plus a total. Slot
 `b % buckets` of a ring holds bucket `b` while `b` is among the newest `buckets` of the row.
 
-A row's sequence is a run of entries in a common arena, sorted by (time, event).
+A row's sequence is a run of entries in a common arena: a set of what the declared columns say,
+sorted by (time, hash of the rest).
 """
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
+import mmh3
 import numpy as np
 from numpy.typing import NDArray
 
-from features.spec import ActivityView, Metric
+from features.spec import SEQUENCE_COLUMNS, ActivityView, Metric
 
 Ints = NDArray[np.int64]
 
-TIME, EVENT, ITEM, AUTHOR, CATEGORY, ACTION, VALUE = range(7)
+TIME, HASH, ITEM, AUTHOR, CATEGORY, ACTION, VALUE = range(7)
 ENTRY: Final = 7
 """Columns of one sequence entry in the arena."""
 
 NEVER: Final = -1
 """`newest` of a row that holds nothing."""
+
+COUNTS_FIELD: Final = "counts"
+LISTS_FIELD: Final = "lists"
+"""The stored fields that hold the packs of a view's counters and of its sequences."""
 
 
 class Layout(NamedTuple):
@@ -35,19 +42,29 @@ class Layout(NamedTuple):
     """[action, k]: the metrics an action counts towards, −1 padded."""
     adds_value: NDArray[np.bool_]
     """[metric]: adds the fact's value rather than 1."""
+    metric_id: Ints
+    keeps_total: NDArray[np.bool_]
+    """[metric]: whether its total is stored."""
+    stored_width: Ints
+    """[w]: the widths of rings as packs name them (`width_code`), ascending."""
+    stored_ring: Ints
+    """[metric, w]: the ring of that width that is stored, −1 for none."""
     sequence_of: NDArray[np.bool_]
     """[action, sequence]: whether the action is listed there."""
     sequence_length: Ints
+    sequence_id: Ints
+    keeps: NDArray[np.bool_]
+    """[sequence, arena column]: whether entries keep it."""
+    only_action: Ints
+    """[sequence]: the action that every entry has which does not keep its own."""
     field_kind: Ints
     """[field]: one of the kinds below."""
-    field_a: Ints
-    field_b: Ints
-    """Metric and ring of a ring field; sequence and column of a sequence field."""
-    action_text: Ints
-    """[action]: its code among the process's strings."""
+    action_id: Ints
+    action_hash: Ints
+    """[action]: the action in packs; in the order of entries."""
 
 
-RING, TOTAL, FIRST, LAST, NUMBERS, TEXTS = range(6)
+COUNTS, LISTS, FIRST, LAST = range(4)
 
 
 class Arrays(NamedTuple):
@@ -70,32 +87,83 @@ class Arrays(NamedTuple):
     """Blocks and arena entries in use."""
 
 
-def layout_of(
-    view: ActivityView, actions: tuple[str, ...], action_text: Ints
-) -> tuple[Layout, tuple[str, ...]]:
+def stable_id(name: str) -> int:
+    """24 bits that stand for a metric, an action or a sequence inside packs, whatever the plan."""
+    return mmh3.hash(name, signed=False) & 0xFF_FF_FF
+
+
+def metric_name(metric: Metric) -> str:
+    """What a metric is called where its id comes from: `click`, `click.value`."""
+    return metric.action if metric.amount == "count" else f"{metric.action}.value"
+
+
+UNITS_MS: Final = (1, 1000, 60_000, 3_600_000)
+
+
+def width_code(width_ms: int) -> int:
+    """A ring's width in a pack: 4 × its number of units + the unit, the largest that divides it."""
+    unit = max(u for u, ms in enumerate(UNITS_MS) if width_ms % ms == 0)
+    return width_ms // UNITS_MS[unit] * 4 + unit
+
+
+class _Same:
+    """A value that equals itself alone: hashing a view takes longer than reading a row of it."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: ActivityView) -> None:
+        self.it = it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.it is self.it
+
+    def __hash__(self) -> int:
+        return id(self.it)
+
+
+def layout_of(view: ActivityView, actions: tuple[str, ...]) -> tuple[Layout, tuple[str, ...]]:
     """The layout of a view and the names of its stored fields, in the order rows are encoded."""
+    return _layout_of(_Same(view), actions)
+
+
+@lru_cache(maxsize=64)
+def _layout_of(same: _Same, actions: tuple[str, ...]) -> tuple[Layout, tuple[str, ...]]:
+    view = same.it
     shapes = tuple(dict.fromkeys((ring.width_ms, ring.buckets) for ring in view.rings))
     metric = {m: i for i, m in enumerate(view.metrics)}
-    fields = _fields(view, metric, shapes)
     counted = [[metric[m] for m in view.metrics if m.action == action] for action in actions]
-    width = max(1, *(len(c) for c in counted), 1)
+    padded = max(1, *(len(c) for c in counted), 1)
     starts = np.cumsum([0, *(buckets for _, buckets in shapes)])
+    widths = sorted({width_code(width) for width, _ in shapes})
+    stored_ring = np.full((len(metric), len(widths)), -1, np.int64)
+    for ring in view.rings:
+        place = metric[ring.metric], widths.index(width_code(ring.width_ms))
+        stored_ring[place] = shapes.index((ring.width_ms, ring.buckets))
+    fields = stored_fields(view)
     layout = Layout(
         ring_width=np.array([w for w, _ in shapes], np.int64),
         ring_buckets=np.array([n for _, n in shapes], np.int64),
         ring_start=starts.astype(np.int64),
-        metrics_of=np.array([c + [-1] * (width - len(c)) for c in counted], np.int64),
+        metrics_of=np.array([c + [-1] * (padded - len(c)) for c in counted], np.int64),
         adds_value=np.array([m.amount == "value" for m in view.metrics], np.bool_),
+        metric_id=np.array([stable_id(metric_name(m)) for m in view.metrics], np.int64),
+        keeps_total=np.array([m in {t.metric for t in view.totals} for m in metric], np.bool_),
+        stored_width=np.array(widths, np.int64),
+        stored_ring=stored_ring,
         sequence_of=np.array(
             [[action in s.actions for s in view.sequences] for action in actions], np.bool_
         ).reshape(len(actions), len(view.sequences)),
         sequence_length=np.array([s.length for s in view.sequences], np.int64),
-        field_kind=np.array([kind for _, kind, _, _ in fields], np.int64),
-        field_a=np.array([a for _, _, a, _ in fields], np.int64),
-        field_b=np.array([b for _, _, _, b in fields], np.int64),
-        action_text=action_text,
+        sequence_id=np.array([stable_id(s.name) for s in view.sequences], np.int64),
+        keeps=np.array(
+            [[_COLUMNS.get(c) in s.columns for c in range(ENTRY)] for s in view.sequences], np.bool_
+        ).reshape(len(view.sequences), ENTRY),
+        only_action=np.array([actions.index(s.actions[0]) for s in view.sequences], np.int64),
+        field_kind=np.array([kind for _, kind in fields], np.int64),
+        action_id=np.array([stable_id(action) for action in actions], np.int64),
+        action_hash=np.array([mmh3.hash64(action)[0] for action in actions], np.int64),
     )
-    return layout, tuple(name for name, *_ in fields)
+    return layout, tuple(name for name, _ in fields)
 
 
 def empty_arrays(layout: Layout, rows: int) -> Arrays:
@@ -115,24 +183,13 @@ def empty_arrays(layout: Layout, rows: int) -> Arrays:
     )
 
 
-_COLUMNS: Final = {"item": ITEM, "author": AUTHOR, "category": CATEGORY}
+_COLUMNS: Final = dict(zip((ITEM, AUTHOR, CATEGORY, ACTION, VALUE), SEQUENCE_COLUMNS, strict=True))
 
 
-def _fields(
-    view: ActivityView, metric: dict[Metric, int], shapes: tuple[tuple[int, int], ...]
-) -> list[tuple[str, int, int, int]]:
-    fields = [
-        (r.field, RING, metric[r.metric], shapes.index((r.width_ms, r.buckets))) for r in view.rings
-    ]
-    fields += [(t.field, TOTAL, metric[t.metric], 0) for t in view.totals]
-    fields += [(view.first_seen, FIRST, 0, 0)] if view.first_seen else []
-    fields += [(view.last_seen, LAST, 0, 0)] if view.last_seen else []
-    for index, sequence in enumerate(view.sequences):
-        fields.append((sequence.field("time"), NUMBERS, index, TIME))
-        fields.append((sequence.field("event"), NUMBERS, index, EVENT))
-        for column in sequence.columns:
-            if column == "value":
-                fields.append((sequence.field(column), NUMBERS, index, VALUE))
-            else:
-                fields.append((sequence.field(column), TEXTS, index, _COLUMNS.get(column, ACTION)))
-    return fields
+def stored_fields(view: ActivityView) -> tuple[tuple[str, int], ...]:
+    """Name and kind of each stored field of a view."""
+    fields = [(COUNTS_FIELD, COUNTS)]
+    fields += [(LISTS_FIELD, LISTS)] if view.sequences else []
+    fields += [(view.first_seen, FIRST)] if view.first_seen else []
+    fields += [(view.last_seen, LAST)] if view.last_seen else []
+    return tuple(fields)

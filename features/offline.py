@@ -174,16 +174,7 @@ def _dtype(view: EngineView, name: str) -> str:
         return next((field.dtype for field in view.fields if field.name == name), "Int64")
     if isinstance(view, RelationsView):
         return "Array(String)" if name in ("targets", "actions") else "Array(Int64)"
-    if name in (view.first_seen, view.last_seen, *(total.field for total in view.totals)):
-        return "Int64"
-    if name in (ring.field for ring in view.rings):
-        return "Array(Int64)"
-    for sequence in view.sequences:
-        for column in ("time", "event", *sequence.columns):
-            if name == sequence.field(column):
-                numbers = column in ("time", "event", "value")
-                return "Array(Int64)" if numbers else "Array(String)"
-    return "Bytes"
+    return "Int64" if name in (view.first_seen, view.last_seen) else "Bytes"
 
 
 def _key_type(entity: EntitySpec) -> pa.DataType:

@@ -16,8 +16,13 @@ from features.codec import (
     updated_at_field,
 )
 from features.entities import EntityTable, Hash
+from features.layout import COUNTS, COUNTS_FIELD, LISTS, LISTS_FIELD, stored_fields
 from features.spec import ActivityView, AsOfView, LatestView, Plan, Spec
 from features.strings import Strings
+from features.unpack import newest_time, unpack_lists
+
+FEAST_SAMPLE = b"hello world"
+"""What `feast apply` calls a view's function with, to see what it returns: no state."""
 
 Inputs = dict[str, list[Any]]
 """Column → one value per row; stored features as `view__feature`."""
@@ -100,14 +105,15 @@ def _hash(plan: Plan, join_key: str, inputs: Inputs, i: int) -> Hash:
     """The Redis hash that these inputs came from, as far as the views need it."""
     found: Hash = {}
     for view in plan.activity:
-        if view.entity.join_key == join_key:
-            fields = _activity_fields(view)
-            content = {
-                name: _value(inputs, view.name, name, dtype, i) for name, dtype in fields.items()
-            }
-            if any(content.values()):
-                found |= {field_name(view.name, name): v for name, v in content.items() if v}
-                found[updated_at_field(view.name)] = encode_time(_newest(view, inputs, i))
+        counts = _pack(inputs, view.name, COUNTS_FIELD, i)
+        if view.entity.join_key == join_key and counts:
+            found[updated_at_field(view.name)] = encode_time(newest_time(counts))
+            for name, kind in stored_fields(view):
+                if kind in (COUNTS, LISTS):
+                    value = encode_value(_pack(inputs, view.name, name, i) or None, "Bytes")
+                else:
+                    value = _value(inputs, view.name, name, "Int64", i)
+                found[field_name(view.name, name)] = value
     for latest in plan.latest:
         if latest.entity.join_key == join_key:
             for field in latest.fields:
@@ -118,27 +124,10 @@ def _hash(plan: Plan, join_key: str, inputs: Inputs, i: int) -> Hash:
     return found
 
 
-def _activity_fields(view: ActivityView) -> dict[str, str]:
-    fields = {ring.field: "Array(Int64)" for ring in view.rings}
-    fields |= {total.field: "Int64" for total in view.totals}
-    fields |= {name: "Int64" for name in (view.first_seen, view.last_seen) if name}
-    for sequence in view.sequences:
-        for column in ("time", "event", *sequence.columns):
-            numbers = column in ("time", "event", "value")
-            fields[sequence.field(column)] = "Array(Int64)" if numbers else "Array(String)"
-    return fields
-
-
-def _newest(view: ActivityView, inputs: Inputs, i: int) -> int:
-    """The row's newest event time: its `last_seen`, or the newest bucket that counted anything."""
-    if view.last_seen:
-        return int(inputs[f"{view.name}__{view.last_seen}"][i] or 0)
-    newest = 0
-    for ring in view.rings:
-        numbers = inputs[f"{view.name}__{ring.field}"][i]
-        if numbers:
-            newest = max(newest, int(sum(numbers[::2])) * ring.width_ms)
-    return newest
+def _pack(inputs: Inputs, view: str, name: str, i: int) -> bytes:
+    """A pack; empty where there is none."""
+    value = inputs[f"{view}__{name}"][i]
+    return value if isinstance(value, bytes) and value != FEAST_SAMPLE else b""
 
 
 def _value(inputs: Inputs, view: str, name: str, dtype: str, i: int) -> bytes:
@@ -175,8 +164,9 @@ def _add_recent_items(plan: Plan, tables: dict[str, EntityTable], inputs: Inputs
     similar = next((f for f in plan.as_of[0].features if f.kind == "similarity"), None)
     if similar is None or vectors is None or vectors[i] is None:
         return
-    ids = inputs[f"{similar.view}__{similar.sequence}_item"][i]
-    if ids is None or not len(ids) or len(vectors[i]) % len(ids):
+    listed = unpack_lists(_pack(inputs, similar.view, LISTS_FIELD, i), [similar.sequence])
+    ids = [entry.item or "" for entry in listed.get(similar.sequence, ())]
+    if not ids or len(vectors[i]) % len(ids):
         return
     view, name = next((v, f.name) for v in plan.latest for f in v.fields if f.path == "embedding")
     table = tables[view.entity.join_key]

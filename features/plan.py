@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from features.codec import INT32_TYPE, INT64_TYPE, STRING_TYPE, VALUE_TYPES
 from features.errors import Refused, Unavailable
 from features.offline import FOLDER
-from features.plan_check import check_plan
+from features.plan_check import check_packs, check_plan
 from features.plan_plain import check_together, compile_plain, runs_here
 from features.project import JOIN_KEYS
 from features.spec import (
@@ -208,6 +208,7 @@ def compile_plan(registry: Any, project: str) -> Plan:
         services=dict(sorted(services.items())),
     )
     check_plan(plan)
+    check_packs(plan)
     return plan
 
 
@@ -246,9 +247,9 @@ def _activity(spec: Any, entities: dict[str, EntitySpec]) -> ActivityView:
             width = _milliseconds(aggregation.slide_interval)
             buckets = _milliseconds(aggregation.time_window) // width
             metric = _metric(spec.name, column)
-            rings.append(RingSpec(field=name, metric=metric, width_ms=width, buckets=buckets))
+            rings.append(RingSpec(metric=metric, width_ms=width, buckets=buckets))
         elif aggregation.function == TOTAL:
-            totals.append(TotalSpec(field=name, metric=_metric(spec.name, column)))
+            totals.append(TotalSpec(metric=_metric(spec.name, column)))
         elif aggregation.function == SEQUENCE:
             tag = json.loads(spec.tags[f"{SEQUENCE_TAG}.{name}"])
             actions = tuple(column.split(","))

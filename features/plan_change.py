@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from features.errors import Refused
+from features.layout import metric_name
 from features.spec import ActivityView, LatestView, Metric, Plan, RelationsView, StoredView
 from features.tags import duration_text
 
@@ -112,10 +113,12 @@ def _view_parts(view: StoredView) -> tuple[str, Mapping[str, str]]:
 
 def _activity_parts(view: ActivityView) -> dict[str, str]:
     found = {
-        ring.field: f"{_metric(ring.metric)} in {ring.buckets} × {duration_text(ring.width_ms)}"
+        f"{metric_name(ring.metric)}_{duration_text(ring.width_ms)}": (
+            f"{_metric(ring.metric)} in {ring.buckets} × {duration_text(ring.width_ms)}"
+        )
         for ring in view.rings
     }
-    found |= {total.field: f"all {_metric(total.metric)}" for total in view.totals}
+    found |= {f"{metric_name(t.metric)}_total": f"all {_metric(t.metric)}" for t in view.totals}
     found |= {view.first_seen: "the first event's time"} if view.first_seen else {}
     found |= {view.last_seen: "the last event's time"} if view.last_seen else {}
     for sequence in view.sequences:

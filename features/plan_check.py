@@ -2,9 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from features.errors import Refused
+from features.layout import COUNTS_FIELD, LISTS_FIELD, metric_name, stable_id
 from features.spec import (
     ActivityView,
     AffinityFeature,
@@ -56,6 +57,35 @@ def check_plan(plan: Plan) -> None:
                 raise Refused(f"{where} reads {missing}, which view {source.name!r} does not keep")
 
 
+def check_packs(plan: Plan) -> None:
+    """Refuse what the packs of activity rows could not tell apart."""
+    for view in plan.activity:
+        _check_ids(view.name, (metric_name(metric) for metric in view.metrics))
+        _check_ids(view.name, (sequence.name for sequence in view.sequences))
+        widths = [(ring.metric, ring.width_ms) for ring in view.rings]
+        twice = [(metric, width) for metric, width in widths if widths.count((metric, width)) > 1]
+        if twice:
+            metric, width = twice[0]
+            raise Refused(
+                f"view {view.name!r} keeps two rings of {metric_name(metric)!r} with buckets of "
+                f"{width} ms: keep the longer one"
+            )
+        taken = {COUNTS_FIELD, LISTS_FIELD} & {view.first_seen, view.last_seen}
+        if taken:
+            raise Refused(f"view {view.name!r}: field {min(taken)!r} is the pack's: rename yours")
+    _check_ids("the plan", plan.actions)
+
+
+def _check_ids(where: str, names: Iterable[str]) -> None:
+    found: dict[int, str] = {}
+    for name in names:
+        other = found.setdefault(stable_id(name), name)
+        if other != name:
+            raise Refused(
+                f"{where}: {other!r} and {name!r} have the same id in stored rows: rename one"
+            )
+
+
 def bad_number(feature: Feature) -> str | None:
     """What is wrong with a feature's own numbers: what it divides by, or counts with."""
     if isinstance(feature, RateFeature):
@@ -85,8 +115,8 @@ def _check_stored(plan: Plan) -> None:
                 f"join key {other.join_key!r}, and a row has one entity: declare one for both"
             )
         if isinstance(view, ActivityView):
-            fields = [ring.field for ring in view.rings] + [total.field for total in view.totals]
-            _check_once(view, "counts", fields)
+            totals = [metric_name(total.metric) for total in view.totals]
+            _check_once(view, "keeps a total of", totals)
             _check_once(view, "lists", [sequence.name for sequence in view.sequences])
             for action in sorted(view.actions):
                 _check_action(view, action)

@@ -38,32 +38,29 @@ class Metric(Spec):
 
 
 class RingSpec(Spec):
-    """A stored field: the newest `buckets` buckets of `width_ms`, by absolute bucket index."""
+    """Counts of a metric in the newest `buckets` buckets of `width_ms`, by bucket index."""
 
-    field: str
     metric: Metric
     width_ms: int
     buckets: int
 
 
 class TotalSpec(Spec):
-    """A stored field: the all-time total of a metric."""
+    """The all-time total of a metric."""
 
-    field: str
     metric: Metric
 
 
 class SequenceSpec(Spec):
-    """Stored parallel lists: the newest `length` facts of some actions by (time, event)."""
+    """The newest `length` facts of some actions, as a set of what the columns say of them.
+
+    By time, then by a hash of the other columns; facts alike in all of them are listed once.
+    """
 
     name: str
     actions: tuple[str, ...]
     length: int
     columns: tuple[str, ...]
-
-    def field(self, column: str) -> str:
-        """The stored field that holds one column of the sequence."""
-        return f"{self.name}_{column}"
 
 
 class ActivityView(Spec):

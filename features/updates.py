@@ -15,7 +15,7 @@ Payload = tuple[bytes, ...]
 
 
 def event_hash(event_id: str) -> int:
-    """63 bits that stand for an event id in dedup and in the order of facts."""
+    """63 bits that stand for an event id, in dedup and between newest values of one time."""
     return mmh3.hash64(event_id, signed=False)[0] >> 1
 
 
@@ -27,20 +27,19 @@ def partition_of(key: bytes, partitions: int) -> int:
 class Facts:
     """Columns of facts for the fold; actions are places in the plan's list of actions."""
 
-    __slots__ = ("actions", "authors", "categories", "events", "items", "rows", "times", "values")
+    __slots__ = ("actions", "authors", "categories", "items", "rows", "times", "values")
 
     def __init__(
         self,
         rows: Ints,
         times: Ints,
-        events: Ints,
         actions: Ints,
         items: Ints,
         authors: Ints,
         categories: Ints,
         values: Ints,
     ) -> None:
-        self.rows, self.times, self.events, self.actions = rows, times, events, actions
+        self.rows, self.times, self.actions = rows, times, actions
         self.items, self.authors, self.categories, self.values = items, authors, categories, values
 
 
@@ -89,7 +88,6 @@ class Columns:
         return Facts(
             rows=rows,
             times=self.time[chosen],
-            events=self.event[chosen],
             actions=self.action[chosen],
             items=codes[self.item[chosen]],
             authors=codes[self.author[chosen]],

@@ -71,19 +71,15 @@ def activity(name: str, entity: EntitySpec, **more: Any) -> ActivityView:
         name=name,
         entity=entity,
         rings=tuple(
-            RingSpec(field=f"{_stem(m)}_{width}", metric=m, width_ms=width, buckets=buckets)
+            RingSpec(metric=m, width_ms=width, buckets=buckets)
             for m in METRICS
             for width, buckets in RINGS
         ),
-        totals=tuple(TotalSpec(field=f"{_stem(m)}_total", metric=m) for m in METRICS),
+        totals=tuple(TotalSpec(metric=m) for m in METRICS),
         first_seen="first_seen",
         last_seen="last_seen",
         **more,
     )
-
-
-def _stem(metric: Metric) -> str:
-    return metric.action if metric.amount == "count" else f"{metric.action}_value"
 
 
 USER_ACTIVITY = activity("user_activity", USER, sequences=(RECENT, SHOWN))

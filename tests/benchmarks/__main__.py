@@ -15,6 +15,7 @@ BENCHMARKS = (
     "growth_ingest",
     "ingest",
     "matrix",
+    "memory",
     "quality_kuairand",
     "rank",
 )

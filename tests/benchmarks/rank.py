@@ -1,8 +1,8 @@
-"""A request of 500 candidates, through our pipeline and through stock Feast, on the same rows.
+"""A request of 500 candidates, through our pipeline and through stock Feast, on rows of the same.
 
 Ours: from the parsed request to the response object, as the ranker process does it (no HTTP): the
 user's row from Valkey, every feature of `home_feed` for all candidates, the model, the page.
-The yardstick: `get_online_features` of the stored fields those features are computed from, then
+The yardstick: `get_online_features` of what those features are computed from, as typed fields, then
 `Booster.predict`; see `stock_feast.StockRanker` for what it is spared. One ranking between the two
 is not counted: the threads of `Booster.predict` spin for a while after it.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import lightgbm
 import numpy as np
+import redis
 from numpy.typing import NDArray
 from pydantic import SecretStr
 from redis.asyncio import Redis
@@ -48,7 +49,7 @@ from streaming.settings import StreamingSettings
 from streaming.wiring import open_store
 from tests.benchmarks.ground import SERVICE, applied, events, scratch, valkey
 from tests.benchmarks.report import Result
-from tests.benchmarks.stock_feast import StockRanker
+from tests.benchmarks.stock_feast import StockRanker, typed_project
 from tests.benchmarks.timing import paired_ms
 
 CANDIDATES = 500
@@ -87,7 +88,9 @@ def run(full: bool) -> Result:
             assert response.freshness.user_updated_at is not None
             reading = parts.reading()
             matrix = parts.matrix(asked[0].request)
-            stock = StockRanker(repo, plan, SERVICE, booster, matrix)
+            with redis.Redis.from_url(url) as client:
+                typed = typed_project(repo, folder, plan, client)
+            stock = StockRanker(typed, plan, SERVICE, booster, matrix)
             assert stock.found(asked[0].ids) == CANDIDATES
             rank_next = _in_turn(lambda one: rank(one.request), asked)
             taken_ms = paired_ms(

@@ -4,16 +4,21 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightgbm
 import numpy as np
 import pandas as pd
-from feast import FeatureStore, FeatureView, FileSource, PushSource
+from feast import FeatureStore, FeatureView, Field, FileSource, PushSource
+from feast.types import Array, FeastType, Int64, String
+from redis import Redis
 
 from deploy.feature_store import SETTINGS
 from features.as_of_kernels import Floats
 from features.candidates import ITEM_KEY, USER_KEY
+from features.codec import decode_value, entity_id, field_name
+from features.entities import Hash
+from features.layout import stored_fields
 from features.spec import (
     ActivityView,
     AffinityFeature,
@@ -31,12 +36,22 @@ from features.spec import (
     RecencyFeature,
     SimilarityFeature,
     SinceFeature,
+    StoredView,
     TrendFeature,
     ValueFeature,
     Window,
 )
+from tests.benchmarks.typed_rows import (
+    list_field,
+    ring_field,
+    schema,
+    total_field,
+    typed_fields,
+)
+from tests.facts import plain
 from tests.stock_feast import stock_store
 
+TYPED_PROJECT = "typed"
 REQUEST_KEYS = (USER_KEY, "surface")
 """Entities of which a request has one; of the others it has one for each candidate."""
 
@@ -51,9 +66,14 @@ class StockRanker:
     """
 
     def __init__(
-        self, repo: Path, plan: Plan, service: str, booster: lightgbm.Booster, matrix: Floats
+        self,
+        store: FeatureStore,
+        plan: Plan,
+        service: str,
+        booster: lightgbm.Booster,
+        matrix: Floats,
     ) -> None:
-        self._store = stock_store(repo / SETTINGS)
+        self._store = store
         self._booster = booster
         self._matrix = matrix
         views = {view.name: view for view in plan.views}
@@ -85,7 +105,7 @@ class StockRanker:
 
 
 def fields_read(plan: Plan, service: str) -> dict[str, list[str]]:
-    """View → the stored fields that the features of a service are computed from."""
+    """View → the typed fields that the features of a service are computed from."""
     views = {view.name: view for view in plan.views}
     found: dict[str, dict[str, None]] = {}
     for _, feature in plan.service_features(service):
@@ -118,24 +138,73 @@ def _fields_of(view: ActivityView, feature: Feature) -> list[str]:
         (sequence,) = (s for s in view.sequences if s.name == feature.sequence)
         key = "item" if isinstance(feature, SimilarityFeature) else feature.key
         columns = [c for c in ("action", key) if c in sequence.columns]
-        return [sequence.field(column) for column in ("time", *columns)]
+        return [list_field(sequence, column) for column in ("time", *columns)]
     assert isinstance(feature, CountFeature | RateFeature | DecayedFeature | TrendFeature)
     pairs: list[tuple[Metric, Window | None]] = [(feature.metric, feature.window)]
     if isinstance(feature, RateFeature):
         pairs.append((feature.per, feature.window))
     if isinstance(feature, TrendFeature):
         pairs.append((feature.metric, feature.long))
-    return [_counter(view, metric, window) for metric, window in pairs]
+    return [
+        total_field(metric) if window is None else ring_field(metric, window.width_ms)
+        for metric, window in pairs
+    ]
 
 
-def _counter(view: ActivityView, metric: Metric, window: Window | None) -> str:
-    if window is None:
-        return next(total.field for total in view.totals if total.metric == metric)
-    return next(
-        ring.field
-        for ring in view.rings
-        if ring.metric == metric and ring.width_ms == window.width_ms
-    )
+def typed_project(repo: Path, folder: Path, plan: Plan, client: Redis) -> FeatureStore:
+    """The stored rows once more, in a project of its own, as a user of stock Feast has them.
+
+    Plain `FeatureView`s with the same entities; counters and lists are typed fields, one for each
+    ring, total and column (`typed_rows`), of which a request reads those it needs.
+    """
+    ours = FeatureStore(repo_path=str(repo))
+    config = ours.config.model_copy(deep=True)
+    config.project = TYPED_PROJECT
+    config.registry.path = f"sqlite:///{folder}/typed.db"
+    store = FeatureStore(config=config)
+    entities = {entity.name: entity for entity in ours.list_entities()}
+    archive = FileSource(path=str(folder / "typed.parquet"), timestamp_field="event_time")
+    registered = {view.name: view for view in ours.list_stream_feature_views()}
+    views = [
+        FeatureView(
+            name=view.name,
+            entities=[entities[view.entity.name]],
+            schema=_typed_schema(registered[view.name], view),
+            source=archive,
+        )
+        for view in plan.views
+    ]
+    store.apply([*entities.values(), *views])
+    for key in list(client.scan_iter(count=10_000)):
+        if any(entity_id(e.join_key, key, plan.project) is not None for e in plan.entities):
+            copy = _typed_copy(plan, key, cast(Hash, client.hgetall(key)))
+            client.hset(
+                key.removesuffix(plan.project.encode()) + TYPED_PROJECT.encode(), mapping=copy
+            )
+    return store
+
+
+def _typed_schema(registered: FeatureView, view: StoredView) -> list[Field]:
+    if not isinstance(view, ActivityView):
+        return registered.schema
+    types: dict[str, FeastType] = {
+        "Int64": Int64,
+        "Array(Int64)": Array(Int64),
+        "Array(String)": Array(String),
+    }
+    key = [f for f in registered.schema if f.name == view.entity.join_key]
+    return [*key, *(Field(name=n, dtype=types[dtype]) for n, dtype in schema(view).items())]
+
+
+def _typed_copy(plan: Plan, key: bytes, content: Hash) -> Hash:
+    """A row with typed fields in the place of its packs."""
+    out = dict(content)
+    for view in plan.activity:
+        if view.entity.join_key.encode() in key:
+            names = [name for name, _ in stored_fields(view)]
+            values = {n: decode_value(out.pop(field_name(view.name, n), None)) for n in names}
+            out |= typed_fields(view, plain(view, values))
+    return out
 
 
 class StockWriter:

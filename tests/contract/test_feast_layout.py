@@ -1,5 +1,6 @@
 """The rows we write are Feast's: golden bytes, and the stock SDK reads back what we folded."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from features.plan import FeatureRepo
 from features.redis_rows import RedisRows
 from features.spec import Plan
 from features.strings import Strings
+from features.unpack import Counted, unpack_counts, unpack_lists
 from tests.pipeline import blocks_by_target, fold_logs, routed
 from tests.stock_feast import stock_store
 
@@ -129,7 +131,9 @@ def test_a_row_is_one_hash_of_feast_fields_and_our_marker(plan: Plan, rows: Redi
     clicks = sum(
         e.action == "click" and e.item_id == ITEM for e in EVENTS if isinstance(e, EngagementEvent)
     )
-    assert row.get(field_name("item_activity", "click_total"), b"\x20\x00") == bytes([0x20, clicks])
+    counts = decode_value(row[field_name("item_activity", "counts")])
+    assert isinstance(counts, bytes)
+    assert unpack_counts(counts, ["click"]).get("click", Counted(0)).total == clicks
 
 
 @pytest.mark.parametrize(
@@ -164,10 +168,10 @@ def test_the_stock_sdk_reads_every_stored_field_as_we_wrote_it(
 def test_the_stock_sdk_sees_the_newest_event_time(
     plan: Plan, rows: RedisRows, feast_store: FeatureStore
 ) -> None:
-    answer = feast_store.get_online_features(["item_activity:click_total"], [{"item_id": ITEM}])
+    answer = feast_store.get_online_features(["item_activity:counts"], [{"item_id": ITEM}])
     (row,) = rows.read([_key(plan, "item_id", ITEM)])
     newest = decode_value(row[field_name("item_activity", "last_seen")])
-    column = list(answer.proto.metadata.feature_names.val).index("click_total")
+    column = list(answer.proto.metadata.feature_names.val).index("counts")
     assert answer.proto.results[column].event_timestamps[0].ToMilliseconds() == newest
 
 
@@ -209,6 +213,23 @@ def _vectors(tables: Mapping[str, EntityTable], plan: Plan, user: str) -> list[f
     places = items.rows_of_codes(listed)
     zero = np.zeros(vectors.shape[1])
     return [float(x) for p in places for x in (vectors[p] if p >= 0 else zero)]
+
+
+def test_a_stock_client_unpacks_what_a_user_did_last(
+    plan: Plan, rows: RedisRows, feast_store: FeatureStore
+) -> None:
+    answer = feast_store.get_online_features(
+        ["user_activity:counts", "user_activity:lists"], [{"user_id": USER}]
+    ).to_dict()
+    acted = [e for e in EVENTS if isinstance(e, EngagementEvent) and e.user_id == USER]
+    actions = sorted({e.action for e in acted})
+    counted = unpack_counts(answer["counts"][0], actions)
+    assert {a: c.total for a, c in counted.items()} == Counter(e.action for e in acted)
+    recent = unpack_lists(answer["lists"][0], ["recent"], actions)["recent"]
+    newest = sorted(acted, key=lambda e: e.event_time)[-128:]
+    assert [(e.time, e.item, e.author, e.action, e.value) for e in recent] == [
+        (e.event_time, e.item_id, e.author_id, e.action, e.value) for e in newest
+    ]
 
 
 @pytest.mark.parametrize("user", [USER, "u8", "stranger"])

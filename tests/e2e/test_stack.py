@@ -14,6 +14,7 @@ import redis
 from feast import FeatureStore
 
 from features.errors import Refused
+from features.unpack import unpack_lists
 from ranker.settings import RankerSettings
 from ranker.wiring import Ranker
 from streaming.records import Outgoing
@@ -124,13 +125,13 @@ def _served(
 
 def _recent_vectors(store: FeatureStore, user: str) -> list[float]:
     """The embeddings of a user's listed items, end to end, as a Feast client gathers them."""
-    listed = store.get_online_features(["user_activity:recent_item"], [{"user_id": user}])
-    items = listed.to_dict()["recent_item"][0]
-    if not items:
+    found = store.get_online_features(["user_activity:lists"], [{"user_id": user}])
+    listed = unpack_lists(found.to_dict()["lists"][0], ["recent"]).get("recent", [])
+    if not listed:
         return [0.0]
-    rows: Sequence[dict[str, Any]] = [{"item_id": item} for item in items]
-    found = store.get_online_features(["item_embedding:embedding"], list(rows)).to_dict()
-    return [component for vector in found["embedding"] for component in vector]
+    rows: Sequence[dict[str, Any]] = [{"item_id": entry.item} for entry in listed]
+    vectors = store.get_online_features(["item_embedding:embedding"], list(rows)).to_dict()
+    return [component for vector in vectors["embedding"] for component in vector]
 
 
 def _bits(features: dict[str, float | None]) -> dict[str, str | None]:

@@ -8,6 +8,7 @@ from tests.benchmarks.ground import generated
 from tests.benchmarks.ingest import distinct
 from tests.benchmarks.rank import CANDIDATES, requests
 from tests.benchmarks.stock_feast import fields_read
+from tests.benchmarks.typed_rows import schema
 from tests.plans import PLAN
 
 
@@ -17,12 +18,7 @@ def test_every_field_that_features_are_computed_from_is_read_once() -> None:
     for view in PLAN.views:
         assert isinstance(view, ActivityView | LatestView)
         names = (
-            {ring.field for ring in view.rings}
-            | {total.field for total in view.totals}
-            | {s.field(c) for s in view.sequences for c in ("time", *s.columns)}
-            | {view.first_seen, view.last_seen}
-            if isinstance(view, ActivityView)
-            else {f.name for f in view.fields}
+            set(schema(view)) if isinstance(view, ActivityView) else {f.name for f in view.fields}
         )
         fields = read.get(view.name, [])
         assert set(fields) <= names

@@ -251,12 +251,11 @@ def test_items_known_by_their_counts_alone_have_no_profile_however_many_they_are
 
 def test_a_window_is_read_from_a_ring_that_its_own_action_keeps() -> None:
     # Likes are kept longer than clicks at the same width; a click's window must not look there.
-    longer = tuple(
-        changed(ring, field=f"{ring.field}_long", buckets=9)
-        for ring in ITEM_ACTIVITY.rings
-        if ring.metric.action == "like" and ring.width_ms == 10
+    kept = tuple(
+        changed(r, buckets=9) if r.metric.action == "like" and r.width_ms == 10 else r
+        for r in ITEM_ACTIVITY.rings
     )
-    view = changed(ITEM_ACTIVITY, rings=(*longer, *ITEM_ACTIVITY.rings))
+    view = changed(ITEM_ACTIVITY, rings=sorted(kept, key=lambda ring: ring.metric.action != "like"))
     world = World(plan(activity=(*PLAN.activity[:1], view, *PLAN.activity[2:])))
     world.fold(_clicks(5, 15, 16))
     table = world.tables["item_id"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from feast import OnDemandFeatureView, StreamFeatureView
 from feast.transformation.python_transformation import PythonTransformation
-from feast.types import Array, Float64, Int32, Int64, String
+from feast.types import Array, Bytes, Float64, Int32, Int64, String
 from feast.value_type import ValueType
 from pydantic import TypeAdapter
 
@@ -32,33 +32,20 @@ def _dtypes(view: StreamFeatureView) -> dict[str, Any]:
     return {field.name: field.dtype for field in view.features}
 
 
-def test_counters_declare_a_list_for_each_ring_and_a_number_for_the_total() -> None:
-    view = declare.activity_view(
-        "v", USER, EVENTS, [declare.counters("click"), declare.sums("skip")]
-    )
-    assert _dtypes(view) == {
-        "click_5m": Array(Int64),
-        "click_1h": Array(Int64),
-        "click_6h": Array(Int64),
-        "click_total": Int64,
-        "skip_value_5m": Array(Int64),
-        "skip_value_1h": Array(Int64),
-        "skip_value_6h": Array(Int64),
-        "skip_value_total": Int64,
-    }
+def test_counters_and_lists_are_packed_into_a_field_each() -> None:
+    state = [declare.counters("click"), declare.sums("skip"), declare.last_seen()]
+    view = declare.activity_view("v", USER, EVENTS, state)
+    assert _dtypes(view) == {"counts": Bytes, "last_seen": Int64}
+    assert [a.name for a in view.aggregations] == [
+        *("click_5m", "click_1h", "click_6h", "click_total"),
+        *("skip_value_5m", "skip_value_1h", "skip_value_6h", "skip_value_total"),
+        "last_seen",
+    ]
     assert view.tags[KIND_TAG] == "activity"
     assert view.online
-
-
-def test_a_list_declares_parallel_columns() -> None:
-    columns = declare.newest("recent", ["click"], 5, ["item", "value"])
-    view = declare.activity_view("v", USER, EVENTS, [columns])
-    assert _dtypes(view) == {
-        "recent_time": Array(Int64),
-        "recent_event": Array(Int64),
-        "recent_item": Array(String),
-        "recent_value": Array(Int64),
-    }
+    listed = [*state, declare.newest("recent", ["click"], 5, ["item", "value"])]
+    view = declare.activity_view("v", USER, EVENTS, listed)
+    assert _dtypes(view) == {"counts": Bytes, "lists": Bytes, "last_seen": Int64}
 
 
 def test_a_newest_value_view_adds_the_field_that_breaks_ties() -> None:
@@ -106,9 +93,7 @@ def test_the_stored_function_needs_nothing_but_its_own_text() -> None:
     scope: dict[str, Any] = {}
     assert isinstance(view.feature_transformation, PythonTransformation)
     exec(view.feature_transformation.udf_string, scope)
-    cells = {f"v__{f}": [None] for f in ("click_5m", "click_1h", "click_6h", "click_total")}
-    cells |= {name.replace("click", "impression"): value for name, value in cells.items()}
-    assert scope["rates"]({"now": [5], **cells})["ctr"] == [0.1]
+    assert scope["rates"]({"now": [5], "v__counts": [None]})["ctr"] == [0.1]
 
 
 def _window(window: str, *state: Any) -> Window | None:

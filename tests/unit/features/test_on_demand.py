@@ -4,16 +4,19 @@ import math
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from features.activity import ActivityTable
 from features.as_of import Reader
 from features.codec import decode_value
-from features.events import Event, ItemEvent
+from features.errors import BadInput
+from features.events import EngagementEvent, Event, ItemEvent
 from features.on_demand import Declared, Inputs, read
 from features.spec import AsOfView
-from tests.facts import decoded
+from features.unpack import unpack_lists
+from tests.facts import values
 from tests.plans import PLAN, World
 from tests.strategies import ITEMS, USERS, histories
 
@@ -41,11 +44,11 @@ def _cells(world: World, join_key: str, identifier: str) -> dict[str, Any]:
         if row < 0:
             cells |= {f"{name}__{field}": None for field in view.fields}
         elif isinstance(view, ActivityTable):
-            cells |= {f"{name}__{field}": v for field, v in decoded(view, row).items()}
+            cells |= {f"{name}__{f}": decode_value(v) for f, v in values(view, row).items()}
         else:
             (stored,) = view.encoded(np.array([row]))
-            values = map(decode_value, stored.values)
-            cells |= {f"{name}__{f}": v for f, v in zip(view.fields, values, strict=True)}
+            plain = map(decode_value, stored.values)
+            cells |= {f"{name}__{f}": v for f, v in zip(view.fields, plain, strict=True)}
     return cells
 
 
@@ -54,8 +57,8 @@ def _inputs(world: World, now: int, user: str) -> Inputs:
     for item in ITEMS:
         cells = _cells(world, "user_id", user) | _cells(world, "item_id", item)
         cells |= {"now": now, "request_surface": "home", "user_id": user, "item_id": item}
-        listed = cells["user_activity__recent_item"] or []
-        vectors = [_vector(world, i) for i in listed]
+        listed = unpack_lists(cells["user_activity__lists"], ["recent"]).get("recent", [])
+        vectors = [_vector(world, entry.item or "") for entry in listed]
         cells["recent_vectors"] = [x for vector in vectors for x in vector] or None
         rows.append(cells)
     return {name: [row[name] for row in rows] for name in rows[0]}
@@ -108,3 +111,30 @@ def test_arrays_read_like_lists() -> None:
     }
     for view in PLAN.as_of:
         assert repr(read(_declared(view), arrays)) == repr(read(_declared(view), inputs))
+
+
+def test_the_sample_that_feast_apply_calls_a_view_with_is_no_state() -> None:
+    inputs: Inputs = {
+        "now": [5],
+        "user_activity__counts": [b"hello world"],
+        "user_activity__lists": [b"hello world"],
+        "user_activity__first_seen": [1],
+        "user_activity__last_seen": [1],
+    }
+    found = read(_declared(PLAN.as_of[1]), inputs)
+    assert found["clicks_all"] == [0.0]
+    assert math.isnan(found["idle_s"][0])
+
+
+def test_a_damaged_pack_says_so_instead_of_counting_nothing() -> None:
+    world = World().fold([_click("u0", 5)])
+    inputs = _inputs(world, 10, "u0")
+    cut = [pack[:-1] for pack in inputs["user_activity__counts"]]
+    with pytest.raises(BadInput, match="not in Headrace's layout"):
+        read(_declared(PLAN.as_of[1]), inputs | {"user_activity__counts": cut})
+
+
+def _click(user: str, at: int) -> EngagementEvent:
+    return EngagementEvent(
+        event_id=f"c{at}", event_time=at, user_id=user, item_id="i0", action="click"
+    )

@@ -61,12 +61,12 @@ def test_a_plan_is_what_was_declared() -> None:
     view = _rates(declare.count("clicks_1h", "click", "1h"))
     plan = _compiled(ITEM_ACTIVITY, ITEM_PROFILE, view, declare.feature_service("feed", [view]))
     (activity,) = plan.activity
-    assert [(r.field, r.width_ms, r.buckets) for r in activity.rings[:3]] == [
-        ("click_5m", 300_000, 12),
-        ("click_1h", 3_600_000, 24),
-        ("click_6h", 21_600_000, 28),
+    assert [(r.metric.action, r.width_ms, r.buckets) for r in activity.rings[:3]] == [
+        ("click", 300_000, 12),
+        ("click", 3_600_000, 24),
+        ("click", 21_600_000, 28),
     ]
-    assert [t.field for t in activity.totals] == ["click_total", "impression_total"]
+    assert [t.metric.action for t in activity.totals] == ["click", "impression"]
     assert (activity.first_seen, activity.last_seen) == (None, "last_seen")
     (latest,) = plan.latest
     assert [(f.name, f.path, f.dtype) for f in latest.fields] == [
@@ -351,3 +351,28 @@ def test_an_as_of_view_of_someone_else_is_left_alone() -> None:
     view = _rates(declare.count("clicks_1h", "click", "1h"))
     del view.tags[AS_OF_TAG]
     assert _compiled(ITEM_ACTIVITY, view).as_of == ()
+
+
+def _counting(*actions: str, **more: Any) -> StreamFeatureView:
+    return declare.activity_view("odd", ITEM, EVENTS, [declare.counters(*actions, **more)])
+
+
+@pytest.mark.parametrize(
+    ("definition", "says"),
+    [
+        (lambda: _counting("a1857", "a7866"), "'a1857' and 'a7866' have the same id"),
+        (
+            lambda: _counting("click", rings=[("1h", 24), ("60m", 2)]),
+            "two rings of 'click' with buckets of 3600000 ms",
+        ),
+        (
+            lambda: declare.activity_view("odd", ITEM, EVENTS, [declare.last_seen("counts")]),
+            "field 'counts' is the pack's",
+        ),
+    ],
+)
+def test_what_stored_rows_could_not_tell_apart_is_refused(
+    definition: Callable[[], StreamFeatureView], says: str
+) -> None:
+    with pytest.raises(Refused, match=says):
+        _compiled(definition())

@@ -36,8 +36,8 @@ from tests.plans import (
 )
 
 VISIT = Metric(action="visit")
-VISITS = TotalSpec(field="visit_total", metric=VISIT)
-BY_DAY = RingSpec(field="click_1000", metric=Metric(action="click"), width_ms=1000, buckets=3)
+VISITS = TotalSpec(metric=VISIT)
+BY_DAY = RingSpec(metric=Metric(action="click"), width_ms=1000, buckets=3)
 RELATIONS = RelationsView(
     name="user_relations",
     entity=USER,
@@ -249,11 +249,11 @@ def test_parts_that_keep_their_meaning_change_safely_unless_they_come_back(
 def test_a_change_is_refused_when_any_ring_in_both_plans_differs(old: Plan, new: Plan) -> None:
     wider = tuple(_stretched(view) for view in new.activity)
     both = {
-        (view.name, ring.field)
+        (view.name, ring.metric, ring.width_ms)
         for plan_ in (old, new)
         for view in plan_.activity
         for ring in view.rings
-        if all(_has(p, view.name, ring.field) for p in (old, new))
+        if all(_has(p, view.name, ring) for p in (old, new))
     }
     assert len(compare(old, changed(new, activity=wider)).refused) == len(both)
 
@@ -262,8 +262,9 @@ def _stretched(view: ActivityView) -> ActivityView:
     return changed(view, rings=tuple(changed(r, buckets=r.buckets + 1) for r in view.rings))
 
 
-def _has(of: Plan, view: str, field: str) -> bool:
-    return any(v.name == view and any(r.field == field for r in v.rings) for v in of.activity)
+def _has(of: Plan, view: str, ring: RingSpec) -> bool:
+    kept = [r for v in of.activity if v.name == view for r in v.rings]
+    return any(r.metric == ring.metric and r.width_ms == ring.width_ms for r in kept)
 
 
 def test_a_change_is_told_in_words() -> None:

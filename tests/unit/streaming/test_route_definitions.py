@@ -14,11 +14,12 @@ from streaming.metrics import Observer
 from streaming.plans import Definitions
 from streaming.records import Listener, Outgoing, Record
 from streaming.route_worker import RouteWorker
+from streaming.store_link import Opened
 from tests.pipeline import GENERATION, SETTINGS, records_of
 from tests.plans import ITEM_ACTIVITY, changed, plan
 
 FIRST = plan(activity=(ITEM_ACTIVITY,), latest=(), as_of=(), services={})
-VISITS = TotalSpec(field="visit_total", metric=Metric(action="visit"))
+VISITS = TotalSpec(metric=Metric(action="visit"))
 MORE = plan(
     activity=(changed(ITEM_ACTIVITY, totals=(*ITEM_ACTIVITY.totals, VISITS)),),
     latest=(),
@@ -82,6 +83,11 @@ class Log:
 
     def hold(self, held: bool) -> None: ...
 
+    def stop(self, _partition: int) -> None: ...
+
+    def end(self, _partition: int) -> int | None:
+        return None
+
     def send(self, outgoing: Outgoing) -> None:
         self.sent.append(outgoing)
 
@@ -95,9 +101,11 @@ class Log:
         return {o: h.plan for h in headers for o in range(h.first, h.last + 1)}
 
 
-def _worker(registry: Registry, store: MemoryRows, log: Log) -> RouteWorker:
-    observer = Observer("route")
-    return RouteWorker(log, log, store, registry, SETTINGS, GENERATION, observer, 0)
+def _worker(
+    registry: Registry, store: MemoryRows, log: Log, observer: Observer | None = None
+) -> RouteWorker:
+    told = observer or Observer("route")
+    return RouteWorker(log, log, lambda: Opened(store, GENERATION), registry, SETTINGS, told, 0)
 
 
 def _run(worker: RouteWorker, turns: int) -> None:
@@ -127,8 +135,7 @@ def test_a_plan_applied_while_nobody_ran_starts_after_all_that_may_be_out_alread
 def test_a_change_that_corrupts_rows_leaves_the_plan_in_force_and_says_so() -> None:
     log, store, observer = Log(), MemoryRows(), Observer("route")
     registry = Registry(FIRST, FIRST, OTHER_RINGS)
-    worker = RouteWorker(log, log, store, registry, SETTINGS, GENERATION, observer, 0)
-    _run(worker, 6)
+    _run(_worker(registry, store, log, observer), 6)
     assert set(log.plans().values()) == {FIRST.version}
     assert Definitions(store).plan == FIRST
     refused = {"process": "route", "kind": "plan_refused"}
@@ -138,7 +145,7 @@ def test_a_change_that_corrupts_rows_leaves_the_plan_in_force_and_says_so() -> N
 def test_a_refused_plan_that_is_taken_back_is_no_longer_told() -> None:
     log, store, observer = Log(), MemoryRows(), Observer("route")
     registry = Registry(FIRST, OTHER_RINGS, OTHER_RINGS, OTHER_RINGS, FIRST)
-    _run(RouteWorker(log, log, store, registry, SETTINGS, GENERATION, observer, 0), 9)
+    _run(_worker(registry, store, log, observer), 9)
     refused = {"process": "route", "kind": "plan_refused"}
     assert observer.registry.get_sample_value("headrace_state", refused) == 0
 
@@ -147,7 +154,7 @@ def test_a_worker_does_not_start_with_a_plan_that_corrupts_rows() -> None:
     store = MemoryRows()
     _run(_worker(Registry(FIRST), store, Log()), 3)
     with pytest.raises(Refused, match=r"would corrupt rows.*another name.*new project"):
-        _worker(Registry(OTHER_RINGS), store, Log())
+        _run(_worker(Registry(OTHER_RINGS), store, Log()), 3)
 
 
 def test_what_another_worker_defined_is_taken_over_with_the_next_records() -> None:

@@ -37,10 +37,10 @@ AFTER = plan(
             ITEM_ACTIVITY,
             rings=(
                 *(ring for ring in ITEM_ACTIVITY.rings if ring.metric.action != "like"),
-                RingSpec(field="visit_10", metric=VISIT, width_ms=10, buckets=4),
-                RingSpec(field="click_70", metric=Metric(action="click"), width_ms=70, buckets=2),
+                RingSpec(metric=VISIT, width_ms=10, buckets=4),
+                RingSpec(metric=Metric(action="click"), width_ms=70, buckets=2),
             ),
-            totals=(*ITEM_ACTIVITY.totals, TotalSpec(field="visit_total", metric=VISIT)),
+            totals=(*ITEM_ACTIVITY.totals, TotalSpec(metric=VISIT)),
             sequences=(changed(RECENT, actions=("click", "hide", "visit")), LISTS[1]),
         ),
         USER_ACTIVITY,
