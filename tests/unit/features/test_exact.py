@@ -26,6 +26,7 @@ def test_a_sum_is_the_exact_one_in_any_order(numbers: list[float], rng: random.R
     assert Fraction(total, 2**scale) == sum(map(Fraction, numbers))
     shuffled = rng.sample(numbers, len(numbers))
     assert pack_sum(*_summed(shuffled)) == pack_sum(total, scale)
+    assert pack_sum(total << 3, scale + 3) == pack_sum(total, scale)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1))
