@@ -38,61 +38,56 @@ def put_counts(layout: Layout, arrays: Arrays, row: int, out: Bytes, at: int) ->
     at = put_varint(out, at, len(layout.stored_width))
     for code in layout.stored_width:
         at = put_varint(out, at, code)
-    present = 0
+    present = np.zeros(len(layout.metric_id), np.bool_)
     for metric in range(len(layout.metric_id)):
-        present += _counted(layout, arrays, row, metric)
-    at = put_varint(out, at, present)
+        block = arrays.block[row, metric]
+        if block >= 0:
+            rings, slots = layout.stored_ring[metric], arrays.slots[block]
+            present[metric] = layout.keeps_total[metric] and arrays.total[block] > 0
+            present[metric] = present[metric] or _any_counted(rings, layout.ring_start, slots)
+    at = put_varint(out, at, present.sum())
     for metric in range(len(layout.metric_id)):
-        if _counted(layout, arrays, row, metric):
+        if present[metric]:
             block = arrays.block[row, metric]
             at = put_id(out, at, layout.metric_id[metric])
             at = put_varint(out, at, arrays.total[block] if layout.keeps_total[metric] else 0)
             for ring in layout.stored_ring[metric]:
-                at = _put_ring(layout, arrays, row, block, ring, out, at)
+                if ring < 0:
+                    at = put_varint(out, at, 0)
+                else:
+                    first, stop = layout.ring_start[ring], layout.ring_start[ring + 1]
+                    newest = arrays.newest[row] // layout.ring_width[ring]
+                    at = _put_ring(arrays.slots[block, first:stop], newest, out, at)
     return at
 
 
 @kernel
-def _counted(layout: Layout, arrays: Arrays, row: int, metric: int) -> bool:
-    """Whether anything of a metric is stored."""
-    block = arrays.block[row, metric]
-    if block < 0:
-        return False
-    if layout.keeps_total[metric] and arrays.total[block] > 0:
-        return True
-    for ring in layout.stored_ring[metric]:
-        if ring >= 0 and _buckets(layout, arrays, block, ring) > 0:
-            return True
+def _any_counted(rings: Ints, ring_start: Ints, slots: Ints) -> bool:
+    """Whether any stored ring of a metric counted anything."""
+    for ring in rings:
+        if ring >= 0:
+            for slot in range(ring_start[ring], ring_start[ring + 1]):
+                if slots[slot] > 0:
+                    return True
     return False
 
 
 @kernel
-def _buckets(layout: Layout, arrays: Arrays, block: int, ring: int) -> int:
-    """How many buckets of a ring counted anything."""
-    count = 0
-    for slot in range(layout.ring_start[ring], layout.ring_start[ring + 1]):
-        count += arrays.slots[block, slot] > 0
-    return count
-
-
-@kernel
-def _put_ring(
-    layout: Layout, arrays: Arrays, row: int, block: int, ring: int, out: Bytes, at: int
-) -> int:
-    """Write one ring of a metric, newest bucket first; nothing but a 0 for ring −1."""
-    left = _buckets(layout, arrays, block, ring) if ring >= 0 else 0
+def _put_ring(slots: Ints, newest: int, out: Bytes, at: int) -> int:
+    """Write one ring, newest bucket first."""
+    left = 0
+    for amount in slots:
+        left += amount > 0
     at = put_varint(out, at, left)
-    back, previous = 0, 0
+    slot, gap = newest % len(slots), 0
     while left > 0:
-        bucket = arrays.newest[row] // layout.ring_width[ring] - back
-        slot = layout.ring_start[ring] + bucket % layout.ring_buckets[ring]
-        amount = arrays.slots[block, slot]
+        amount = slots[slot]
         if amount > 0:
-            at = put_varint(out, at, 4 * (back - previous) + min(amount, 4) - 1)
+            at = put_varint(out, at, 4 * gap + min(amount, 4) - 1)
             if amount >= 4:
                 at = put_varint(out, at, amount - 4)
-            left, previous = left - 1, back
-        back += 1
+            left, gap = left - 1, 0
+        slot, gap = slot - 1 if slot > 0 else len(slots) - 1, gap + 1
     return at
 
 

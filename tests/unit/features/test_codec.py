@@ -133,8 +133,8 @@ def test_what_does_not_fit_its_type_is_null(value: FeatureValue, dtype: str) -> 
 
 
 def test_an_unknown_type_is_named() -> None:
-    with pytest.raises(ValueError, match=r"Bytes is not one of String"):
-        encode_value("x", "Bytes")
+    with pytest.raises(ValueError, match=r"Map is not one of Bytes, String"):
+        encode_value("x", "Map")
     assert "String" in VALUE_TYPES
 
 
