@@ -98,9 +98,9 @@ class Observer:
 
     def hold(self, held: bool) -> None:
         """Say whether the worker reads nothing because its store is away."""
+        self.add(Counter(holds=int(held and not self._held)))
         self._held = held
         self.set("holding", held)
-        self.add(Counter(holds=int(held)))
 
     def plan(self, version: str) -> None:
         """Say which plan is in use."""

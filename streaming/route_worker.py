@@ -12,6 +12,7 @@ step 4 waits and nothing is polled; a failed send ends the incarnation.
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -68,6 +69,7 @@ class RouteWorker:
 
     def gained(self, partitions: Sequence[int]) -> None:
         """Note what is ours; nothing is read before it is settled."""
+        self._observer.add(Counter(rebalances=1))
         self._unsettled.update(partitions)
         if self._unsettled:
             self._hold(True)
@@ -122,6 +124,7 @@ class RouteWorker:
             self._unsettled.update(self._activations)
             self._activations.clear()
             self._hold(True)
+            self._observer.hold(True)
             pause = self._link.lose()
             log.warning("%s; reads nothing and tries again in %s s", error, pause)
             return set()
@@ -176,7 +179,8 @@ class RouteWorker:
         if held != self._held:
             self._held = held
             self._source.hold(held)
-            self._observer.hold(held)
+            if not held:
+                self._observer.hold(False)
 
     def _route(self, partition: int, records: Sequence[Record]) -> None:
         """Route records, cut where a new plan takes over."""
