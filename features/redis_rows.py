@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from features.codec import MARKER_FIELD, entity_prefix
-from features.entities import Hash, RowWrite
+from features.entities import ANY, Hash, RowWrite
 from features.errors import BadInput, Refused, Unavailable
 from features.row_store import Checkpoint, Seal
 
@@ -31,8 +31,8 @@ local at = 2
 for i, key in ipairs(KEYS) do
   local generation, offset = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
   local marker, index = ARGV[at + 2], ARGV[at + 3]
-  local sets, gone = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-  at = at + 6
+  local sets, gone, base = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), ARGV[at + 6]
+  at = at + 7
   local stored = redis.call('HGET', key, ARGV[1])
   local write = true
   done[i] = 1
@@ -44,7 +44,11 @@ for i, key in ipairs(KEYS) do
       write = false
       if g > generation or o > offset then done[i] = 0 end
     end
-  elseif index ~= '' then
+  end
+  if write and base ~= '*' and base ~= (stored or '') then
+    write = false
+    done[i] = 0
+  elseif not stored and index ~= '' then
     redis.call('SADD', index, key)
   end
   if write then
@@ -156,7 +160,7 @@ class RedisRows:
                 index = self._index_of(write.key)
                 marker = write.marker
                 head = (marker.generation, marker.offset, marker.encode(), index)
-                arguments += (*head, len(write.fields), len(write.gone))
+                arguments += (*head, len(write.fields), len(write.gone), _base(write))
                 arguments += write.fields
                 arguments += write.gone
             calls.append(([write.key for write in part], arguments))
@@ -276,6 +280,13 @@ def _connect_once() -> Callable[[Any], None]:
         made.append(True)
 
     return connect
+
+
+def _base(write: RowWrite) -> bytes:
+    """The marker that must stand in the row, as the script takes it."""
+    if write.base == ANY:
+        return b"*"
+    return write.base.encode() if write.base is not None else b""
 
 
 def _sha(script: str) -> str:
