@@ -37,13 +37,6 @@ class _Overwriting(MemoryRows):
     def write(self, writes: Sequence[RowWrite]) -> list[bool]:
         for write in writes:
             self.rows.get(write.key, {}).pop(MARKER_FIELD, None)
-        return super().write(writes)
-
-
-class _AnyBase(MemoryRows):
-    """Without half of rule 3: any older version will do for a change."""
-
-    def write(self, writes: Sequence[RowWrite]) -> list[bool]:
         return super().write([write._replace(base=ANY) for write in writes])
 
 
@@ -133,7 +126,6 @@ RULES: Mapping[str, Rules] = {
     "1 the high-water mark": replace(DEFAULT, aggregate=_aggregate(_FoldsRepeats)),
     "2 the row's marker": replace(DEFAULT, aggregate=_aggregate(_FoldsIntoAnyRow)),
     "3 compare-and-set": replace(DEFAULT, rows=_Overwriting),
-    "3 the version a change is of": replace(DEFAULT, rows=_AnyBase),
     "4 the seal before the checkpoint": replace(DEFAULT, seals_lie=True),
     "4 a checkpoint only forward": replace(DEFAULT, rows=_AnyCheckpoint),
     "5 resuming from the checkpoint": replace(DEFAULT, aggregate=_keeping(_GoingOn)),
