@@ -1,7 +1,7 @@
 """The rows of one entity across all its views: one Redis hash each, with its marker."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,10 @@ Hash = dict[bytes, bytes]
 """A Redis hash, as HGETALL gives it."""
 
 
+ANY: Final = Marker(-1, -1, -1)
+"""The base of a write that does not care which older version of the row stands there."""
+
+
 class RowWrite(NamedTuple):
     """What one write of a row sets and deletes, guarded by its marker."""
 
@@ -45,6 +49,8 @@ class RowWrite(NamedTuple):
     """Field, value, field, value, …"""
     gone: list[bytes]
     """Fields that were stored and hold nothing any more."""
+    base: Marker | None = ANY
+    """The marker of the version this is a change of; None: there was no row."""
 
 
 class EntityTable:
@@ -64,6 +70,8 @@ class EntityTable:
         self.keys: list[bytes] = []
         self.ids: list[str | None] = []
         self.markers: list[Marker | None] = []
+        self.stored: list[Marker | None] = []
+        """The marker of each row as the store has it; `markers` runs ahead until it is written."""
         self.tables: dict[str, Table] = {}
         self._rows: dict[bytes, int] = {}
         self._rows_by_id: dict[str, int] = {}
@@ -116,6 +124,7 @@ class EntityTable:
             found = entity_id(self.entity.join_key, key, self.project)
             self.ids.append(found)
             self.markers.append(None)
+            self.stored.append(None)
             if found is not None:
                 self._rows_by_id[found] = row
             for table in self.tables.values():
@@ -136,7 +145,7 @@ class EntityTable:
         """Replace rows by their Redis hashes (an empty hash empties the row)."""
         numbers = np.array(rows, np.int64)
         for row, content in zip(rows, hashes, strict=True):
-            self.markers[row] = Marker.decode(content.get(MARKER_FIELD))
+            self.markers[row] = self.stored[row] = Marker.decode(content.get(MARKER_FIELD))
         for name, table in self.tables.items():
             stamp = updated_at_field(name)
             stamps = [content.get(stamp) for content in hashes]
@@ -154,10 +163,17 @@ class EntityTable:
                 marker = self.markers[row]
                 if marker is None:
                     raise ValueError("a row is written before it has a marker")
-                write = found.setdefault(row, RowWrite(self.keys[row], marker, [], []))
+                write = found.get(row)
+                if write is None:
+                    write = RowWrite(self.keys[row], marker, [], [], self.stored[row])
+                    found[row] = write
                 write.fields.extend(fields)
                 write.gone.extend(gone)
         return iter(found.values())
+
+    def written(self, write: RowWrite) -> None:
+        """Note that the store took a write."""
+        self.stored[self._rows[write.key]] = write.marker
 
     def _encoded(
         self, name: str, rows: NDArray[np.int64]

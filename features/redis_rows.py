@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 import redis
 
 from features.codec import MARKER_FIELD, entity_prefix
-from features.entities import Hash, RowWrite
+from features.entities import ANY, Hash, RowWrite
 from features.errors import Refused, Unavailable
 from features.redis_link import Call, Durability, Link, call
 from features.redis_shards import Shards, open_shards
@@ -33,8 +33,8 @@ local at = 2
 for i, key in ipairs(KEYS) do
   local generation, offset = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
   local marker, index = ARGV[at + 2], ARGV[at + 3]
-  local sets, gone = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-  at = at + 6
+  local sets, gone, base = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), ARGV[at + 6]
+  at = at + 7
   local stored = redis.call('HGET', key, ARGV[1])
   local write = true
   done[i] = 1
@@ -46,7 +46,11 @@ for i, key in ipairs(KEYS) do
       write = false
       if g > generation or o > offset then done[i] = 0 end
     end
-  elseif index ~= '' then
+  end
+  if write and base ~= '*' and base ~= (stored or '') then
+    write = false
+    done[i] = 0
+  elseif not stored and index ~= '' then
     redis.call('SADD', index, key)
   end
   if write then
@@ -170,7 +174,7 @@ class RedisRows:
         for write in writes:
             marker = write.marker
             head = (marker.generation, marker.offset, marker.encode(), self._index_of(write.key))
-            arguments += (*head, len(write.fields), len(write.gone))
+            arguments += (*head, len(write.fields), len(write.gone), _base(write))
             arguments += write.fields
             arguments += write.gone
         return [write.key for write in writes], arguments
@@ -309,6 +313,13 @@ class _Pending:
 
     def settled(self) -> bool:
         return all(one.result() for one in self._waiting)
+
+
+def _base(write: RowWrite) -> bytes:
+    """The marker that must stand in the row, as the script takes it."""
+    if write.base == ANY:
+        return b"*"
+    return write.base.encode() if write.base is not None else b""
 
 
 def _read(link: Link, keys: Sequence[bytes]) -> list[Hash]:

@@ -9,7 +9,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from features.codec import MARKER_FIELD, entity_prefix
-from features.entities import Hash, RowWrite
+from features.entities import ANY, Hash, RowWrite
 from features.marker import Marker
 
 
@@ -58,10 +58,11 @@ class RowStore(Protocol):
         """The whole hash of each key, empty where there is none."""
 
     def write(self, writes: Sequence[RowWrite]) -> list[bool]:
-        """Set each row, atomically by itself, where its stored marker is older (rule 3).
+        """Set each row, atomically by itself, where the version it changes stands (rule 3).
 
-        False: a newer marker stands there, the writer was fenced. A marker equal to the new one
-        counts as done. A row that is new is added to the index of its entity.
+        False: another version stands there, the writer was fenced: what it would set and delete
+        is right only on top of its base. A marker equal to the new one counts as done; a base of
+        ANY takes any older marker. A row that is new is added to the index of its entity.
         """
 
     def seal(self) -> Seal:
@@ -116,14 +117,17 @@ class MemoryRows:
         return [self._write(write) for write in writes]
 
     def _write(self, write: RowWrite) -> bool:
-        row = self.rows.setdefault(write.key, {})
+        row = self.rows.get(write.key, {})
         stored = Marker.decode(row.get(MARKER_FIELD))
         if stored is not None and stored.covers(write.marker.generation, write.marker.offset):
             return stored == write.marker
+        if write.base != ANY and stored != write.base:
+            return False
         row.update(zip(write.fields[::2], write.fields[1::2], strict=True))
         for field in write.gone:
             row.pop(field, None)
         row[MARKER_FIELD] = write.marker.encode()
+        self.rows[write.key] = row
         return True
 
     def seal(self) -> Seal:

@@ -3,7 +3,8 @@
 1. An update at or below the high-water mark of its source partition is dropped: a restarted or
    zombie `route` repeats.
 2. A row whose marker is at or past a block's offset is skipped: a restarted `aggregate` re-reads.
-3. A row is written by one atomic compare-and-set on its marker: a fenced `aggregate` still sends.
+3. A row is written by one atomic compare-and-set on its marker, from the version that was read to
+   the new one: a fenced `aggregate` still sends, and a write is right only on top of its base.
 4. The checkpoint moves only forward, and only over rows that the store says are safe.
 5. On start, and after any lost connection, cached rows are dropped and work resumes from the
    stored checkpoint.
@@ -32,7 +33,7 @@ from streaming.plans import all_actions
 
 
 class Fenced(HeadraceError):
-    """A newer marker stands in a row: another worker owns the partition now."""
+    """Another version stands in a row: another worker owns the partition now, or did lately."""
 
 
 class BlockGap(HeadraceError):
@@ -157,7 +158,7 @@ class Aggregator:
             self._fold(progress, Marker(progress.generation, partition, offset), block, touched)
             progress.passed(offset, block.header)
         writes = [
-            write
+            (self._tables[join_key], write)
             for join_key, views in touched.items()
             for write in self._tables[join_key].writes(
                 {view: np.unique(np.concatenate(rows)) for view, rows in views.items()}
@@ -252,8 +253,10 @@ class Aggregator:
         """Whether a row still wants a block; the row's marker covers what it holds already."""
         return stored is None or not stored.covers(marker.generation, marker.offset)
 
-    def _write(self, writes: list[RowWrite]) -> None:
-        done = self._store.write(writes)
+    def _write(self, writes: list[tuple[EntityTable, RowWrite]]) -> None:
+        done = self._store.write([write for _, write in writes])
         self.counts["rows_written"] += len(writes)
         if not all(done):
-            raise Fenced("a newer marker stands in a row: another worker owns this partition")
+            raise Fenced("another version stands in a row: another worker owns its partition")
+        for table, write in writes:
+            table.written(write)

@@ -11,6 +11,7 @@ the blocks of one partition stops that partition, and says so; the others go on.
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from features.errors import BadInput, HeadraceError, Refused, Unavailable
@@ -60,6 +61,7 @@ class AggregateWorker:
 
     def gained(self, partitions: Sequence[int]) -> None:
         """Note what is ours; nothing is read before the checkpoints are."""
+        self._observer.add(Counter(rebalances=1))
         self._unsettled.update(partitions)
         if self._unsettled:
             self._hold(True)
@@ -137,12 +139,14 @@ class AggregateWorker:
         if held != self._held:
             self._held = held
             self._source.hold(held)
-            self._observer.hold(held)
+            if not held:
+                self._observer.hold(False)
 
     def _step_back(self, error: HeadraceError) -> None:
         """Drop what is cached and wait for the store, as a member of the group (rule 5)."""
         self._aggregator, self._sealing, self._dirty = None, None, False
         self._observer.unsaved(False)
+        self._observer.hold(True)
         pause = self._link.lose()
         self._hold(True)
         log.warning("%s; reads nothing and tries again in %s s", error, pause)

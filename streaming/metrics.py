@@ -2,8 +2,10 @@
 
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate
 from typing import Final
@@ -58,6 +60,7 @@ class Observer:
         self._unsaved_since: float | None = None
         self._stopped: dict[int, str] = {}
         self._held = False
+        self._version: str | None = None
 
     def add(self, counts: Counter[str]) -> None:
         """Count what happened since the last call."""
@@ -98,14 +101,17 @@ class Observer:
 
     def hold(self, held: bool) -> None:
         """Say whether the worker reads nothing because its store is away."""
+        self.add(Counter(holds=int(held and not self._held)))
         self._held = held
         self.set("holding", held)
-        self.add(Counter(holds=int(held)))
 
     def plan(self, version: str) -> None:
         """Say which plan is in use."""
-        self._plans.clear()
-        self._plans.labels(self._process, version).set(1)
+        if version != self._version:
+            self._version = version
+            with _removing_labels():
+                self._plans.clear()
+            self._plans.labels(self._process, version).set(1)
 
     def stopped(self, partition: int, reason: str) -> None:
         """Say that a fault stopped a partition."""
@@ -116,7 +122,8 @@ class Observer:
         """Say nothing more of a partition."""
         self._stopped.pop(partition, None)
         for gauge in (self._lag, self._stops):
-            gauge.remove_by_labels({"process": self._process, "partition": str(partition)})
+            with _removing_labels():
+                gauge.remove_by_labels({"process": self._process, "partition": str(partition)})
 
     def faults(self) -> list[str]:
         """What an operator should know, a line each; empty when all is well."""
@@ -132,6 +139,14 @@ class Observer:
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, ("process", *labels), registry=self.registry)
+
+
+@contextmanager
+def _removing_labels() -> Iterator[None]:
+    """Feast's setting for shared files makes Prometheus warn; our values are in memory."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 class _Histogram:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from features.codec import MARKER_FIELD
-from features.entities import EntityTable, Hash, RowWrite
+from features.entities import ANY, EntityTable, Hash, RowWrite
 from features.events import EngagementEvent, Event, ItemEvent
 from features.layout import NEVER, Ints
 from features.marker import Marker
@@ -66,7 +66,7 @@ def writes_of(world: World, offset: int, join_keys: Iterable[str] = ()) -> list[
     for join_key in join_keys or world.tables:
         table = world.tables[join_key]
         table.markers[:] = [Marker(1, 0, offset)] * len(table)
-        writes += table.writes(_known(table))
+        writes += (write._replace(base=ANY) for write in table.writes(_known(table)))
     return writes
 
 

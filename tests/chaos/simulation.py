@@ -95,7 +95,7 @@ class Simulation:
         """Chance that a call fails."""
         self._wildness = self.rng.choice((0.01, 0.03, 0.06))
         """Chance of a larger fault per step."""
-        self._drowsiness = self.rng.choice((0.0, 0.01, 0.04))
+        self._drowsiness = self.rng.choice((0.0, 0.02, 0.06))
         """Chance that a process falls asleep in the middle of a call."""
         self._histories = [history_of(self.rng, number) for number in range(SOURCES)]
         logs = [
@@ -146,6 +146,8 @@ class Simulation:
         self.calm = True
         self._rate = 0.0
         self._asleep.clear()
+        for kind in self.groups:
+            self._rebalance(kind)
         self.redis.end_isolation()
         self.events.shown = [len(log) for log in self.events.logs]
         while not self._at_rest():

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from features.codec import MARKER_FIELD
-from features.entities import RowWrite
+from features.entities import ANY, RowWrite
 from features.layout import Ints
 from features.marker import Marker
 from features.row_store import Checkpoint, MemoryRows, RowStore
@@ -37,7 +37,7 @@ class _Overwriting(MemoryRows):
     def write(self, writes: Sequence[RowWrite]) -> list[bool]:
         for write in writes:
             self.rows.get(write.key, {}).pop(MARKER_FIELD, None)
-        return super().write(writes)
+        return super().write([write._replace(base=ANY) for write in writes])
 
 
 class _AnyCheckpoint(MemoryRows):

@@ -12,7 +12,7 @@ from deploy import servers
 from deploy.ports import HOST, free_port
 from deploy.processes import running
 from features.codec import STRING_TYPE, entity_key
-from features.entities import RowWrite
+from features.entities import ANY, RowWrite
 from features.errors import BadInput, Refused, Unavailable
 from features.marker import Marker
 from features.redis_rows import RedisRows
@@ -116,6 +116,36 @@ def test_a_row_is_written_only_where_its_marker_is_older(
     expected = {b"a": b"new"} if written else {b"a": b"old", b"b": b"old"}
     stands = marker if written else Marker(2, 0, 5)
     assert _row(store) == expected | {b"_m": stands.encode()}
+
+
+@pytest.mark.parametrize(
+    ("base", "done"),
+    [
+        (Marker(2, 0, 5), True),
+        (ANY, True),
+        (None, False),
+        (Marker(2, 0, 4), False),
+        (Marker(2, 0, 6), False),
+        (Marker(1, 0, 5), False),
+    ],
+)
+def test_a_row_is_changed_only_from_the_version_that_was_read(
+    store: RowStore, base: Marker | None, done: bool
+) -> None:
+    """A change names what is gone since its base; on another version that would be too little."""
+    _write(store, Marker(2, 0, 5), a=b"old")
+    assert store.write([RowWrite(K, Marker(2, 0, 9), [b"a", b"new"], [], base)]) == [done]
+    assert _row(store)[b"a"] == (b"new" if done else b"old")
+
+
+def test_a_row_that_was_read_as_new_must_still_be(store: RowStore) -> None:
+    first, second = Marker(1, 0, 1), Marker(1, 0, 2)
+    assert store.write([RowWrite(K, second, [b"a", b"1"], [], first)]) == [False]
+    assert _row(store) == {}
+    assert store.write([RowWrite(K, first, [b"a", b"1"], [], None)]) == [True]
+    assert store.write([RowWrite(K, first, [b"a", b"1"], [], None)]) == [True]
+    assert store.write([RowWrite(K, second, [b"a", b"2"], [], None)]) == [False]
+    assert _row(store)[b"a"] == b"1"
 
 
 def test_one_fenced_row_of_a_batch_leaves_the_others_alone(store: RowStore) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -170,6 +170,42 @@ def test_a_fenced_writer_stops_and_overwrites_nothing() -> None:
     with pytest.raises(Fenced):
         zombie.step(partition, blocks[2:4])
     assert store.rows == rows
+
+
+def test_a_change_on_top_of_another_version_than_was_read_is_refused() -> None:
+    """Rule 3: a zombie writes between the owner's read and its write.
+
+    The zombie's version has counts in a ring that the owner's lacks: the owner read before they
+    came, and its change is past them. It would not know to delete them.
+    """
+    clicks = [e.model_copy(update={"user_id": "u", "item_id": "i"}) for e in _clicks(3)]
+    hide, last = clicks[0].model_copy(update={"action": "hide"}), {"event_time": 10**6}
+    events: list[Event] = [hide, clicks[1], clicks[2].model_copy(update=last | {"action": "hide"})]
+    one = dataclasses.replace(SETTINGS, targets=1)
+    (blocks,) = blocks_by_target(routed(events, PLAN, batch=1, settings=one)).values()
+    store = _InterruptedRows()
+    zombie, owner = Aggregator(PLAN, store), Aggregator(PLAN, store)
+    for aggregator in (zombie, owner):
+        aggregator.own(0, GENERATION, 0)
+        aggregator.step(0, blocks[:1])
+    store.interruption = lambda: zombie.step(0, blocks[1:2])
+    with pytest.raises(Fenced):
+        owner.step(0, blocks[1:])
+    assert owner.own(0, GENERATION, 0) == 0
+    owner.step(0, blocks)
+    assert unmarked(store.rows) == final_rows(events, PLAN)
+
+
+class _InterruptedRows(MemoryRows):
+    """A store where something happens just before the next write."""
+
+    interruption: Callable[[], object] | None = None
+
+    def write(self, writes: Sequence[RowWrite]) -> list[bool]:
+        happens, self.interruption = self.interruption, None
+        if happens is not None:
+            happens()
+        return super().write(writes)
 
 
 def test_a_gap_in_the_blocks_of_an_incarnation_is_a_fault_that_says_which() -> None:

@@ -1,0 +1,188 @@
+"""Workers turn by turn, over lists: what stops a partition, and what a lost store costs."""
+
+import random
+from collections.abc import Callable
+
+from prometheus_client import generate_latest
+
+from features.errors import Unavailable
+from features.events import Event, dump_event
+from features.row_store import MemoryRows
+from streaming.aggregate_worker import AggregateWorker
+from streaming.metrics import Observer
+from streaming.plans import store_plan
+from streaming.records import Record
+from streaming.route_worker import RouteWorker
+from streaming.store_link import Opened
+from tests.chaos.history import PLAN
+from tests.chaos.simulated_kafka import Group, SimulatedSink, SimulatedSource, Topic
+from tests.chaos.simulation import FixedPlan
+from tests.pipeline import SETTINGS, blocks_by_target, final_rows, routed, unmarked
+from tests.records import good_events
+
+EVENTS = good_events(3, 200)
+
+
+def _never() -> float:
+    return 0.0
+
+
+def _source(topic: Topic) -> SimulatedSource:
+    """The only member of a group, of a broker that never fails."""
+    group = Group(topic, dict.fromkeys(range(len(topic.logs)), "one"))
+    return SimulatedSource(group, "one", random.Random(1), lambda _: None, _never)
+
+
+def _updates(events: list[Event]) -> Topic:
+    topic = Topic.empty(SETTINGS.targets)
+    for outgoing in routed(events, PLAN, batch=10):
+        if outgoing.partition is not None:
+            topic.append(outgoing.partition, outgoing.value)
+    return topic
+
+
+class _Folding:
+    """An `aggregate` worker over a topic, and the clock it goes by."""
+
+    def __init__(self, topic: Topic, store: MemoryRows) -> None:
+        self.now, self.away, self.connections = 0.0, False, 0
+        self.store, self.observer = store, Observer("aggregate")
+        store_plan(store, PLAN)
+        self.worker = AggregateWorker(
+            source := _source(topic),
+            self._connect,
+            PLAN,
+            self.observer,
+            100,
+            clock=lambda: self.now,
+        )
+        source.subscribe(self.worker)
+
+    def turns(self, count: int = 300) -> None:
+        """Some turns, each a little later."""
+        for _ in range(count):
+            self.now += 0.02
+            self.worker.turn(0)
+
+    def _connect(self) -> Opened:
+        if self.away:
+            raise Unavailable("the store is away")
+        self.connections += 1
+        return Opened(self.store, 1)
+
+
+def _damaged(value: bytes) -> bytes:
+    return value[:-1] + bytes([value[-1] ^ 1])
+
+
+def _broken(change: Callable[[list[Record]], None], says: str) -> None:
+    """Partition 0 stops where it is broken and says why; the others end as they should."""
+    topic = _updates(EVENTS)
+    change(topic.logs[0])
+    topic.logs[0] = [r._replace(offset=n) for n, r in enumerate(topic.logs[0])]
+    topic.shown[0] = len(topic.logs[0])
+    expected = final_rows(EVENTS, PLAN)
+    logs = blocks_by_target(routed(EVENTS, PLAN, batch=10))
+    others = {k for p, log in logs.items() if p for _, block in log for k in block.updates.keys}
+    store = MemoryRows()
+    for _ in range(2):  # a restart stops there again
+        folding = _Folding(topic, store)
+        folding.turns()
+        (fault,) = folding.observer.faults()
+        assert fault.startswith("partition 0 is stopped: ")
+        assert says in fault
+        rows = unmarked(store.rows)
+        assert {k: rows[k] for k in others} == {k: expected[k] for k in others}
+        assert rows != expected
+        saved = store.checkpoint(0)
+        assert saved is None or saved.offset <= 5
+        assert folding.connections == 1
+
+
+def test_a_missing_block_stops_its_partition_for_good() -> None:
+    def lose(log: list[Record]) -> None:
+        del log[5]
+
+    _broken(lose, "offset 5: incarnation a of route sent block 6 of source 1/0 after 4")
+
+
+def test_a_damaged_block_stops_its_partition_for_good() -> None:
+    def damage(log: list[Record]) -> None:
+        log[5] = log[5]._replace(value=_damaged(log[5].value or b""))
+
+    _broken(damage, "offset 5: the block of updates is damaged")
+
+
+def test_a_record_that_is_no_block_stops_its_partition_for_good() -> None:
+    def replace(log: list[Record]) -> None:
+        log[5] = log[5]._replace(value=None)
+
+    _broken(replace, "offset 5: the record is not a block of updates")
+
+
+def test_a_block_of_an_unknown_plan_stops_its_partition_for_good() -> None:
+    other = PLAN.model_copy(update={"project": "another"})
+    stranger = next(o for o in routed(EVENTS, type(PLAN)(**_parts(other)), 10) if o.partition == 0)
+
+    def replace(log: list[Record]) -> None:
+        log[5] = log[5]._replace(value=stranger.value)
+
+    _broken(replace, "is stored in Redis although a block names it")
+
+
+def _parts(plan: object) -> dict[str, object]:
+    return {name: getattr(plan, name) for name in type(PLAN).model_fields}
+
+
+def test_a_store_that_is_away_is_tried_again_and_nothing_is_lost() -> None:
+    topic, store = _updates(EVENTS), MemoryRows()
+    folding = _Folding(topic, store)
+    folding.away = True
+    folding.turns(50)
+    assert folding.observer.faults() == ["the store is away, nothing is read"]
+    assert store.rows == {}
+    folding.away = False
+    folding.turns()
+    assert folding.observer.faults() == []
+    assert unmarked(store.rows) == final_rows(EVENTS, PLAN)
+    assert folding.connections == 1
+
+
+def test_every_figure_of_a_worker_moves() -> None:
+    topic, updates = Topic.empty(1), Topic.empty(SETTINGS.targets)
+    for event in EVENTS:
+        topic.append(0, dump_event(event))
+    topic.append(0, dump_event(EVENTS[0]))
+    topic.append(0, b"no event")
+    topic.logs[0] = [r._replace(append_time=9 * 10**12) for r in topic.logs[0]]
+    store, observer = MemoryRows(), Observer("route")
+    sink = SimulatedSink(updates, [], random.Random(1), lambda _: None, _never)
+    worker = RouteWorker(
+        source := _source(topic),
+        sink,
+        lambda: Opened(store, 1),
+        FixedPlan(),
+        SETTINGS,
+        observer,
+        60_000,
+    )
+    source.subscribe(worker)
+    for _ in range(100):
+        worker.turn(0)
+    folding = _Folding(updates, store)
+    folding.turns()
+    text = generate_latest(observer.registry) + generate_latest(folding.observer.registry)
+    shown = text.decode()
+    for kind in ("accepted", "repeated", "dead", "blocks", "rows_written", "folded_updates"):
+        assert f'kind="{kind}"' in shown
+    for series in (
+        'headrace_lag_records{partition="0",process="route"} 0.0',
+        'headrace_batch_size_count{of="records",process="route"}',
+        'headrace_batch_size_count{of="rows",process="aggregate"}',
+        'headrace_freshness_seconds_count{base="event_time",process="aggregate"}',
+        'headrace_state{kind="newest_event_time_ms",process="aggregate"}',
+        'headrace_state{kind="checkpoint_unix_s",process="aggregate"}',
+        f'headrace_plan_info{{process="aggregate",version="{PLAN.version}"}} 1.0',
+    ):
+        assert series in shown, series
+    assert unmarked(store.rows) == final_rows(EVENTS, PLAN)
