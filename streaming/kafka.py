@@ -27,6 +27,12 @@ from streaming.stall import StallWatch
 R = TypeVar("R")
 
 RECORD_BYTES_MAX: Final = 16 * 1024 * 1024
+TOPIC: Final = {
+    "max.message.bytes": str(RECORD_BYTES_MAX),
+    # The time that `max_ahead_ms` is counted from is the log's, not the sender's.
+    "message.timestamp.type": "LogAppendTime",
+}
+"""What a topic is created with."""
 FLUSH_TIMEOUT_S: Final = 35.0
 TOPIC_TIMEOUT_S: Final = 10.0
 
@@ -59,8 +65,7 @@ class Broker:
         try:
             with _reached(self.bootstrap):
                 missing = {t: n for t, n in wanted.items() if t not in set(admin.list_topics())}
-                limit = {"max.message.bytes": str(RECORD_BYTES_MAX)}
-                fresh = [NewTopic(t, n, replicas, topic_configs=limit) for t, n in missing.items()]
+                fresh = [NewTopic(t, n, replicas, topic_configs=TOPIC) for t, n in missing.items()]
                 if fresh:
                     with suppress(TopicAlreadyExistsError):  # another worker was first
                         admin.create_topics(fresh)
