@@ -359,6 +359,8 @@ def _consumer(broker: Broker, group: str | None) -> KafkaConsumer:
         max_partition_fetch_bytes=4 * 1024 * 1024,
         fetch_max_wait_ms=100,
         fetch_min_bytes=1,
+        # A member that once heard of no partitions waits so long to hear of them.
+        metadata_max_age_ms=30_000,
     )
 
 

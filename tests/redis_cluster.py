@@ -44,10 +44,6 @@ class Cluster:
         self.alive |= {p.port: child for p, child in started}
         wait_until_ready(started, 30)
 
-    def hold(self, port: int, held: bool) -> None:
-        """Stop a server in its tracks, or let it go on."""
-        os.killpg(self.alive[port].pid, signal.SIGSTOP if held else signal.SIGCONT)
-
     def kill(self, port: int) -> None:
         """End a server as a power cut would."""
         child = self.alive.pop(port)

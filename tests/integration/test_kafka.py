@@ -10,7 +10,7 @@ import pytest
 from kafka import KafkaProducer
 
 from deploy.ports import HOST, free_port
-from deploy.processes import spawn, stop, wait_until_ready
+from deploy.processes import Child, spawn, stop, wait_until_ready
 from streaming.kafka import Broker, KafkaSource
 from streaming.records import Outgoing, Record
 from tests import kafka_server
@@ -86,7 +86,7 @@ def restartable(tmp_path: Path) -> Iterator[Callable[[], Broker]]:
         pytest.skip(why)
     program = kafka_server.apache_kafka(free_port(), tmp_path / "kafka")
     with ExitStack() as stack:
-        children = []
+        children: list[Child] = []
 
         def start() -> Broker:
             stop(children, grace_s=0)
