@@ -357,8 +357,7 @@ def test_a_seal_waits_for_the_replica_of_every_primary(cluster: Cluster) -> None
         assert any("none connected" in note for note in rows.check())
     finally:
         rows.close()
-        cluster.start(replica)
-        cluster.wait_until_whole()
+        cluster.mend()
 
 
 def test_a_primary_that_hands_over_is_a_lost_connection_and_a_new_store_finds_the_next(

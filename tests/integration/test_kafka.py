@@ -1,5 +1,6 @@
 """What the Kafka adapter promises, over each kind of broker."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
+from deploy import servers
 from deploy.ports import HOST, free_port
-from deploy.processes import Child, spawn, stop, wait_until_ready
+from deploy.processes import Child, running, spawn, stop, wait_until_ready
 from streaming.kafka import Broker, KafkaSource
 from streaming.records import Outgoing, Record
 from tests import kafka_server
@@ -77,6 +79,23 @@ def test_a_record_bears_the_time_of_the_log_whatever_its_sender_says(
     producer.close()
     (record,) = broker.scan(topic)
     assert abs(record.append_time - before) < 60_000
+
+
+# A client that tries to connect again leaves its sockets to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_sink_whose_broker_is_gone_closes_without_a_word_and_sends_nothing_later(
+    tmp_path: Path,
+) -> None:
+    before = set(threading.enumerate())
+    with running(servers.broker(free_port()), tmp_path / "broker.log") as child:
+        broker = Broker(f"{HOST}:{child.port}", {})
+        broker.topics({"events": 1})
+        sink = broker.sink()
+        sink.send(Outgoing("events", None, b"first"))
+        sink.flush()
+    sink.send(Outgoing("events", None, b"never"))
+    sink.close()
+    until(lambda: set(threading.enumerate()) <= before, 10, "for the client's thread to end")
 
 
 @pytest.fixture

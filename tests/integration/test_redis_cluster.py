@@ -74,8 +74,7 @@ def test_a_primary_killed_under_load_costs_no_row_and_no_operator(
         until(lambda: replica in cluster.primaries(), 30, "for the replica to take over", 0.05)
         sending.result()
     made.wait_for(final_rows(events, plan))
-    cluster.start(victim)
-    cluster.wait_until_whole()
+    cluster.mend()
     assert cluster.role(victim) == "slave up"
     made.send(later)
     made.wait_for(final_rows([*events, *later], plan))
