@@ -5,7 +5,7 @@ LOCK := deploy/requirements/dev.txt
 BIN := .venv/bin
 STAMP := .venv/made
 
-.PHONY: help env demo test check format bench lock clean
+.PHONY: help env demo test check chaos kafka format bench lock clean
 
 help:
 	@echo 'make env               .venv from the pinned, hashed requirements'
@@ -13,6 +13,8 @@ help:
 	@echo 'make test [ARGS=...]   the tests'
 	@echo 'make check             ruff, mypy --strict, import-linter, deptry'
 	@echo 'make bench NAME=...    one benchmark beside its yardstick; FULL=1 for its full size'
+	@echo 'make chaos [KILLS=500] real processes killed at random for about an hour; goes on where it stopped'
+	@echo 'make kafka             the jars of Apache Kafka that tests run (needs Java and Maven)'
 	@echo 'make format            ruff, with its fixes'
 	@echo 'make lock              the requirements anew, from pyproject.toml'
 	@echo 'make clean             removes .venv and what the tools left'
@@ -45,6 +47,15 @@ check: env
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 
+kafka: env
+	@$(BIN)/python -m tests.kafka_server
+
+# Rounds that are done stand in .headrace-chaos/progress.jsonl: remove it to start anew.
+chaos: env
+	$(BIN)/python -m tests.chaos.simulator --seeds 20000
+	HEADRACE_TEST_LONG=1 $(BIN)/pytest -q -k back_pressure tests
+	$(BIN)/python -m tests.chaos.real --kills $(or $(KILLS),500) --resume
+
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -59,5 +70,5 @@ lock: env
 	@if grep -n '://' $(LOCK); then echo "$(LOCK) names a host" >&2; exit 1; fi
 
 clean:
-	rm -rf .venv .headrace .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .headrace .headrace-chaos .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from features.errors import BadInput
 from features.fold import fold_facts
-from features.layout import ENTRY, Arrays, Ints, empty_arrays, layout_of
+from features.layout import ENTRY, Arrays, Ints, empty_arrays, shape_of
 from features.row_codec import count_things, encode_rows, load_rows, read_things
 from features.spec import ActivityView
 from features.strings import NONE, Strings
@@ -19,11 +19,17 @@ class ActivityTable:
     """Rows of one activity view. Row numbers are given out by the owner of the table."""
 
     def __init__(
-        self, view: ActivityView, actions: tuple[str, ...], strings: Strings, rows: int = 64
+        self,
+        view: ActivityView,
+        actions: tuple[str, ...],
+        strings: Strings,
+        rows: int = 64,
+        others: tuple[ActivityView, ...] = (),
     ) -> None:
+        """`others`: see `shape_of`."""
         self.view = view
         self._strings = strings
-        self.layout, self.fields = layout_of(view, actions)
+        self.layout, self.fields, self.metrics, self.sequences = shape_of(view, actions, others)
         self.arrays: Arrays = empty_arrays(self.layout, rows)
         self.stored = np.zeros((rows, len(self.fields)), np.bool_)
         """[row, field]: whether the field is present in the store."""

@@ -32,7 +32,6 @@ from features.entities import EntityTable
 from features.latest import LatestTable
 from features.layout import ACTION, AUTHOR, CATEGORY, ENTRY, ITEM, TIME, Ints
 from features.spec import (
-    ActivityView,
     AffinityFeature,
     AgeFeature,
     CodeFeature,
@@ -105,7 +104,7 @@ class Reader:
             places = np.array([place for place, _ in listed], np.int64)
             self._lists[view] = (
                 places,
-                _list_program(self._activity(view).view, plan.actions, [f for _, f in listed]),
+                _list_program(self._activity(view).sequences, plan.actions, [f for _, f in listed]),
             )
         self._masks = {
             place: np.array([a in feature.actions for a in plan.actions], np.bool_)
@@ -211,8 +210,7 @@ class Reader:
             user = int(moment.rows[activity.view.entity.join_key][0])
             if user < 0:
                 continue
-            names = [s.name for s in activity.view.sequences]
-            entries = activity.entries(user, names.index(feature.sequence))
+            entries = activity.entries(user, activity.sequences.index(feature.sequence))
             chosen = entries[
                 self._masks[place][entries[:, ACTION]] & (entries[:, TIME] <= moment.now)
             ][-feature.newest :, ITEM]
@@ -239,7 +237,7 @@ def _context(feature: ContextFeature, moment: Moment) -> float:
 
 
 def _count_program(table: ActivityTable, features: Sequence[CountLike]) -> CountProgram:
-    metrics = {metric: place for place, metric in enumerate(table.view.metrics)}
+    metrics = {metric: place for place, metric in enumerate(table.metrics)}
     longest = max([1, *(int(b) for b in table.layout.ring_buckets)])
     sums: dict[tuple[int, int, int], int] = {}
 
@@ -290,9 +288,8 @@ def _ring(
 
 
 def _list_program(
-    view: ActivityView, actions: tuple[str, ...], features: Sequence[ListLike]
+    names: tuple[str, ...], actions: tuple[str, ...], features: Sequence[ListLike]
 ) -> ListProgram:
-    names = [sequence.name for sequence in view.sequences]
     return ListProgram(
         op=np.array([SINCE if f.kind == "since" else AFFINITY for f in features], np.int64),
         sequence=np.array([names.index(f.sequence) for f in features], np.int64),

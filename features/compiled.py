@@ -22,7 +22,7 @@ def _sources_hash(folder: Path) -> str:
 # another file would run on with that one's old code inlined, so each state of the files has its
 # own cache.
 _HERE = Path(__file__).parent
-numba.config.CACHE_DIR = str(
+numba.config.CACHE_DIR = str(  # type: ignore[attr-defined]
     Path(os.environ.get("NUMBA_CACHE_DIR") or _HERE / "__pycache__")
     / f"kernels-{_sources_hash(_HERE)}"
 )

@@ -1,9 +1,9 @@
 """Kernels of the pack of a row's counters: rings and totals of all metrics in one value.
 
-    format, newest time, number of widths, each width, number of metrics, then for each metric:
-    its id, its total, and for each width: number of counted buckets, then from the newest one back
-    4 × the gap to the one before (first: to the row's newest bucket) + min(amount, 4) − 1, which
-    is followed by amount − 4 where that is not negative
+    format, newest time, number of widths that hold anything, each width, number of metrics, then
+    for each metric: its id, its total, and for each width: number of counted buckets, then from the
+    newest one back 4 × the gap to the one before (first: to the row's newest bucket) +
+    min(amount, 4) − 1, which is followed by amount − 4 where that is not negative
 
 All are varints but the format (a byte) and ids (`layout.stable_id`). A metric that counted nothing
 is left out, and so is a bucket. Ids and widths say what is what, so that a row is read by whatever
@@ -11,6 +11,7 @@ plan comes later: what it does not know is passed over, what it adds is empty.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.compiled import kernel
 from features.fold import SUM_MAX
@@ -33,25 +34,31 @@ def counts_room(layout: Layout) -> int:
 @kernel
 def put_counts(layout: Layout, arrays: Arrays, row: int, out: Bytes, at: int) -> int:
     """Write a row's counters; returns the place after them."""
-    out[at] = FORMAT
-    at = put_varint(out, at + 1, arrays.newest[row])
-    at = put_varint(out, at, len(layout.stored_width))
-    for code in layout.stored_width:
-        at = put_varint(out, at, code)
     present = np.zeros(len(layout.metric_id), np.bool_)
+    used = np.zeros(len(layout.stored_width), np.bool_)
     for metric in range(len(layout.metric_id)):
         block = arrays.block[row, metric]
         if block >= 0:
             rings, slots = layout.stored_ring[metric], arrays.slots[block]
             present[metric] = layout.keeps_total[metric] and arrays.total[block] > 0
-            present[metric] = present[metric] or _any_counted(rings, layout.ring_start, slots)
+            if _mark_used(rings, layout.ring_start, slots, used):
+                present[metric] = True
+    out[at] = FORMAT
+    at = put_varint(out, at + 1, arrays.newest[row])
+    at = put_varint(out, at, used.sum())
+    for w in range(len(used)):
+        if used[w]:
+            at = put_varint(out, at, layout.stored_width[w])
     at = put_varint(out, at, present.sum())
     for metric in range(len(layout.metric_id)):
         if present[metric]:
             block = arrays.block[row, metric]
             at = put_id(out, at, layout.metric_id[metric])
             at = put_varint(out, at, arrays.total[block] if layout.keeps_total[metric] else 0)
-            for ring in layout.stored_ring[metric]:
+            for w in range(len(used)):
+                if not used[w]:
+                    continue
+                ring = layout.stored_ring[metric, w]
                 if ring < 0:
                     at = put_varint(out, at, 0)
                 else:
@@ -62,14 +69,17 @@ def put_counts(layout: Layout, arrays: Arrays, row: int, out: Bytes, at: int) ->
 
 
 @kernel
-def _any_counted(rings: Ints, ring_start: Ints, slots: Ints) -> bool:
-    """Whether any stored ring of a metric counted anything."""
-    for ring in rings:
+def _mark_used(rings: Ints, ring_start: Ints, slots: Ints, used: NDArray[np.bool_]) -> bool:
+    """Mark the widths at which a metric counted anything; whether there is any."""
+    found = False
+    for w in range(len(rings)):
+        ring = rings[w]
         if ring >= 0:
             for slot in range(ring_start[ring], ring_start[ring + 1]):
                 if slots[slot] > 0:
-                    return True
-    return False
+                    used[w] = found = True
+                    break
+    return found
 
 
 @kernel

@@ -61,10 +61,10 @@ class EntityTable:
         plan: Plan,
         entity: EntitySpec,
         strings: Strings,
-        other_actions: Iterable[str] = (),
+        others: Sequence[Plan] = (),
     ) -> None:
-        """`other_actions` are those of other plans: rows may list them, and a fold keeps them."""
-        actions = tuple(dict.fromkeys((*plan.actions, *other_actions)))
+        """`others` are plans whose blocks may fold into the same rows: what they keep is kept."""
+        actions = tuple(dict.fromkeys(a for known in (plan, *others) for a in known.actions))
         self.entity = entity
         self.project = plan.project
         self.keys: list[bytes] = []
@@ -77,7 +77,7 @@ class EntityTable:
         self._rows_by_id: dict[str, int] = {}
         for view in plan.views:
             if view.entity == entity:
-                self.tables[view.name] = _table(view, actions, strings)
+                self.tables[view.name] = _table(view, actions, strings, others)
         self.strings = strings
         self._row_of_code = np.full(1, -1, np.int64)
         self._coded = 0
@@ -189,9 +189,12 @@ class EntityTable:
             yield row, fields, [names[place] for place in stored.gone]
 
 
-def _table(view: StoredView, actions: tuple[str, ...], strings: Strings) -> Table:
+def _table(
+    view: StoredView, actions: tuple[str, ...], strings: Strings, others: Sequence[Plan]
+) -> Table:
     if isinstance(view, ActivityView):
-        return ActivityTable(view, actions, strings)
+        likes = tuple(v for plan in others for v in plan.activity if v.name == view.name)
+        return ActivityTable(view, actions, strings, others=likes)
     if isinstance(view, RelationsView):
         return RelationsTable(view, actions)
     if isinstance(view, PlainView):

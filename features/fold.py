@@ -46,7 +46,7 @@ def fold_facts(
             return i
         if time > arrays.newest[row]:
             advance(layout, arrays, row, time)
-        if arrays.first[row] < 0 or time < arrays.first[row]:
+        if layout.adds_first and (arrays.first[row] < 0 or time < arrays.first[row]):
             arrays.first[row] = time
         for k in range(layout.metrics_of.shape[1]):
             metric = layout.metrics_of[action, k]
@@ -101,8 +101,11 @@ def add(layout: Layout, arrays: Arrays, row: int, metric: int, time: int, amount
         block = arrays.used[0]
         arrays.used[0] += 1
         arrays.block[row, metric] = block
-    arrays.total[block] = min(arrays.total[block] + amount, SUM_MAX)
+    if layout.adds_total[metric]:
+        arrays.total[block] = min(arrays.total[block] + amount, SUM_MAX)
     for r in range(len(layout.ring_width)):
+        if not layout.adds_ring[metric, r]:
+            continue
         width, buckets = layout.ring_width[r], layout.ring_buckets[r]
         bucket = time // width
         if bucket > arrays.newest[row] // width - buckets:
@@ -131,7 +134,8 @@ def list_entry(
     category = category if keeps[CATEGORY] else -1
     action = action if keeps[ACTION] else layout.only_action[s]
     value = value if keeps[VALUE] else 0
-    rest = hash_of(hashes, layout.action_hash[action], item, author, category, value)
+    said = layout.action_hash[action] if keeps[ACTION] else 0
+    rest = hash_of(hashes, said, item, author, category, value)
     at = insert(layout, arrays, row, s, time, rest)
     if at >= 0:
         put_entry(arrays.arena[at], item, author, category, action, value)

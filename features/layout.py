@@ -43,6 +43,10 @@ class Layout(NamedTuple):
     adds_value: NDArray[np.bool_]
     """[metric]: adds the fact's value rather than 1."""
     metric_id: Ints
+    adds_total: NDArray[np.bool_]
+    adds_ring: NDArray[np.bool_]
+    """[metric], [metric, ring]: whether facts count there."""
+    adds_first: bool
     keeps_total: NDArray[np.bool_]
     """[metric]: whether its total is stored."""
     stored_width: Ints
@@ -50,7 +54,9 @@ class Layout(NamedTuple):
     stored_ring: Ints
     """[metric, w]: the ring of that width that is stored, −1 for none."""
     sequence_of: NDArray[np.bool_]
-    """[action, sequence]: whether the action is listed there."""
+    """[action, sequence]: whether facts of the action are listed there."""
+    keeps_action: NDArray[np.bool_]
+    """[action, sequence]: whether entries of the action are kept there."""
     sequence_length: Ints
     sequence_id: Ints
     keeps: NDArray[np.bool_]
@@ -121,18 +127,44 @@ class _Same:
         return id(self.it)
 
 
-def layout_of(view: ActivityView, actions: tuple[str, ...]) -> tuple[Layout, tuple[str, ...]]:
-    """The layout of a view and the names of its stored fields, in the order rows are encoded."""
-    return _layout_of(_Same(view), actions)
+class Shape(NamedTuple):
+    """A view's layout, and what its numbers stand for."""
+
+    layout: Layout
+    fields: tuple[str, ...]
+    """The stored fields, in the order rows are encoded."""
+    metrics: tuple[Metric, ...]
+    sequences: tuple[str, ...]
+
+
+def shape_of(
+    view: ActivityView, actions: tuple[str, ...], others: tuple[ActivityView, ...] = ()
+) -> Shape:
+    """The layout of a view's rows.
+
+    `others` are the same view in other plans, whose blocks may fold into the same rows: what those
+    count is kept, and not counted.
+    """
+    return _shape_of(_Same(view), actions, tuple(map(_Same, others)))
 
 
 @lru_cache(maxsize=64)
-def _layout_of(same: _Same, actions: tuple[str, ...]) -> tuple[Layout, tuple[str, ...]]:
-    view = same.it
+def _shape_of(same: _Same, actions: tuple[str, ...], others: tuple[_Same, ...]) -> Shape:
+    own = same.it
+    view = _widened(own, [other.it for other in others])
     shapes = tuple(dict.fromkeys((ring.width_ms, ring.buckets) for ring in view.rings))
-    metric = {m: i for i, m in enumerate(view.metrics)}
-    counted = [[metric[m] for m in view.metrics if m.action == action] for action in actions]
+    metrics = tuple(sorted(view.metrics, key=_metric_id))
+    metric = {m: i for i, m in enumerate(metrics)}
+    mine = set(own.metrics)
+    counted = [
+        [place for m, place in metric.items() if m.action == action and m in mine]
+        for action in actions
+    ]
     padded = max(1, *(len(c) for c in counted), 1)
+    adds_ring = np.zeros((len(metric), len(shapes)), np.bool_)
+    for ring in own.rings:
+        adds_ring[metric[ring.metric], shapes.index((ring.width_ms, ring.buckets))] = True
+    listed = {sequence.name: sequence.actions for sequence in own.sequences}
     starts = np.cumsum([0, *(buckets for _, buckets in shapes)])
     widths = sorted({width_code(width) for width, _ in shapes})
     stored_ring = np.full((len(metric), len(widths)), -1, np.int64)
@@ -145,12 +177,19 @@ def _layout_of(same: _Same, actions: tuple[str, ...]) -> tuple[Layout, tuple[str
         ring_buckets=np.array([n for _, n in shapes], np.int64),
         ring_start=starts.astype(np.int64),
         metrics_of=np.array([c + [-1] * (padded - len(c)) for c in counted], np.int64),
-        adds_value=np.array([m.amount == "value" for m in view.metrics], np.bool_),
-        metric_id=np.array([stable_id(metric_name(m)) for m in view.metrics], np.int64),
+        adds_value=np.array([m.amount == "value" for m in metrics], np.bool_),
+        metric_id=np.array([_metric_id(m) for m in metrics], np.int64),
+        adds_total=np.array([m in {t.metric for t in own.totals} for m in metric], np.bool_),
+        adds_ring=adds_ring,
+        adds_first=own.first_seen is not None,
         keeps_total=np.array([m in {t.metric for t in view.totals} for m in metric], np.bool_),
         stored_width=np.array(widths, np.int64),
         stored_ring=stored_ring,
         sequence_of=np.array(
+            [[action in listed.get(s.name, ()) for s in view.sequences] for action in actions],
+            np.bool_,
+        ).reshape(len(actions), len(view.sequences)),
+        keeps_action=np.array(
             [[action in s.actions for s in view.sequences] for action in actions], np.bool_
         ).reshape(len(actions), len(view.sequences)),
         sequence_length=np.array([s.length for s in view.sequences], np.int64),
@@ -158,12 +197,45 @@ def _layout_of(same: _Same, actions: tuple[str, ...]) -> tuple[Layout, tuple[str
         keeps=np.array(
             [[_COLUMNS.get(c) in s.columns for c in range(ENTRY)] for s in view.sequences], np.bool_
         ).reshape(len(view.sequences), ENTRY),
-        only_action=np.array([actions.index(s.actions[0]) for s in view.sequences], np.int64),
+        only_action=np.array(
+            [actions.index(listed.get(s.name, s.actions)[0]) for s in view.sequences], np.int64
+        ),
         field_kind=np.array([kind for _, kind in fields], np.int64),
         action_id=np.array([stable_id(action) for action in actions], np.int64),
         action_hash=np.array([mmh3.hash64(action)[0] for action in actions], np.int64),
     )
-    return layout, tuple(name for name, _ in fields)
+    names = tuple(name for name, _ in fields)
+    return Shape(layout, names, metrics, tuple(s.name for s in view.sequences))
+
+
+def _metric_id(metric: Metric) -> int:
+    return stable_id(metric_name(metric))
+
+
+def _widened(own: ActivityView, others: list[ActivityView]) -> ActivityView:
+    """A view with all that it and its likes keep, in an order that no declaration decides."""
+    views = [own, *others]
+    rings = {(r.metric, r.width_ms): r for view in reversed(views) for r in view.rings}
+    totals = {t.metric: t for view in views for t in view.totals}
+    sequences = {s.name: s for view in reversed(views) for s in view.sequences}
+    actions: dict[str, dict[str, None]] = {name: {} for name in sequences}
+    for view in views:
+        for sequence in view.sequences:
+            actions[sequence.name] |= dict.fromkeys(sequence.actions)
+    return own.model_copy(
+        update={
+            "rings": tuple(
+                rings[key] for key in sorted(rings, key=lambda k: (_metric_id(k[0]), k[1]))
+            ),
+            "totals": tuple(totals[m] for m in sorted(totals, key=_metric_id)),
+            "sequences": tuple(
+                sequences[name].model_copy(update={"actions": tuple(actions[name])})
+                for name in sorted(sequences, key=stable_id)
+            ),
+            "first_seen": next((v.first_seen for v in views if v.first_seen), None),
+            "last_seen": next((v.last_seen for v in views if v.last_seen), None),
+        }
+    )
 
 
 def empty_arrays(layout: Layout, rows: int) -> Arrays:

@@ -477,7 +477,7 @@ def _list_entries(
 ) -> None:
     """List stored entries in a sequence; those of actions that it no longer lists are left out."""
     count = columns.shape[1]
-    if not flags & HAS_ACTION and layout.keeps[s, ACTION] and layout.sequence_of[:, s].sum() > 1:
+    if not flags & HAS_ACTION and layout.keeps[s, ACTION] and layout.keeps_action[:, s].sum() > 1:
         return  # stored before the column was declared: which of the actions it was is not known
     kept = min(count, layout.sequence_length[s])
     if arrays.room[row, s] < kept:
@@ -494,7 +494,8 @@ def _list_entries(
         item = things[named] if keeps[ITEM] else -1
         author = things[named + AUTHOR - ITEM] if keeps[AUTHOR] else -1
         category = things[named + CATEGORY - ITEM] if keeps[CATEGORY] else -1
-        rest = hash_of(hashes, layout.action_hash[action], item, author, category, value)
+        said = layout.action_hash[action] if keeps[ACTION] else 0
+        rest = hash_of(hashes, said, item, author, category, value)
         # Entries come in order as a rule; a changed plan or damage may have brought them out of it.
         time, at = columns[0, e], arrays.start[row, s] + length
         newer = length == 0 or arena[at - 1, TIME] < time
@@ -513,6 +514,6 @@ def _list_entries(
 def _action(layout: Layout, s: int, action_id: int) -> int:
     """The action of an id that a sequence lists, −1 for none."""
     for action in range(len(layout.action_id)):
-        if layout.action_id[action] == action_id and layout.sequence_of[action, s]:
+        if layout.action_id[action] == action_id and layout.keeps_action[action, s]:
             return action
     return -1

@@ -149,10 +149,16 @@ class RedisRows:
                 "durability is aof but the Cluster has replicas, and one that takes over may lack "
                 "rows that only the primary's disk held: set HEADRACE_DURABILITY to replicas"
             )
+        notes = []
         if self.durability == "replicas" and not followed:
             without = "durability is replicas but a Redis primary has none connected"
-            return [f"{without}: until it has, no checkpoint is saved"]
-        return []
+            notes.append(f"{without}: until it has, no checkpoint is saved")
+        if self.durability == "replicas" and settings.get("appendonly") != "yes":
+            notes.append(
+                "durability is replicas and Redis has appendonly off: a primary that restarts "
+                "before a replica takes over comes back empty, and its replicas follow it"
+            )
+        return notes
 
     def read(self, keys: Sequence[bytes]) -> list[Hash]:
         """The whole hash of each key."""

@@ -20,8 +20,8 @@ class Popularity:
         self._table: ActivityTable | None = None
         for table in self._items.tables.values():
             metric = Metric(action=action)
-            if isinstance(table, ActivityTable) and metric in table.view.metrics:
-                self._table, self._metric = table, table.view.metrics.index(metric)
+            if isinstance(table, ActivityTable) and metric in table.metrics:
+                self._table, self._metric = table, table.metrics.index(metric)
                 widths = table.layout.ring_width.tolist()
                 self._ring = widths.index(HOUR_MS) if HOUR_MS in widths else len(widths) - 1
                 self._buckets = min(24, int(table.layout.ring_buckets[self._ring]))

@@ -29,7 +29,7 @@ from features.row_store import Checkpoint, RowStore
 from features.spec import Plan, StoredView
 from features.strings import Strings
 from streaming.blocks import Block, BlockHeader
-from streaming.plans import all_actions
+from streaming.plans import all_plans
 
 
 class Fenced(HeadraceError):
@@ -118,8 +118,8 @@ class Aggregator:
     def use(self, plan: Plan) -> None:
         """Fold by this plan from now on; cached rows are dropped, their layout may differ."""
         self.plan = plan
-        # Blocks of two partitions may name two plans in turn: what one lists, the other keeps.
-        self._listed = all_actions(self._store)
+        # Blocks of two partitions may name two plans in turn: what one counts, the other keeps.
+        self._others = all_plans(self._store)
         self._forget()
 
     def own(self, partition: int, generation: int, beginning: int) -> int:
@@ -178,7 +178,7 @@ class Aggregator:
         strings = Strings()
         self._strings = strings
         self._tables = {
-            entity.join_key: EntityTable(self.plan, entity, strings, self._listed)
+            entity.join_key: EntityTable(self.plan, entity, strings, self._others)
             for entity in self.plan.entities
         }
 

@@ -26,9 +26,18 @@ from streaming.stall import StallWatch
 
 R = TypeVar("R")
 
+log = logging.getLogger("headrace.kafka")
+
 RECORD_BYTES_MAX: Final = 16 * 1024 * 1024
+TOPIC: Final = {
+    "max.message.bytes": str(RECORD_BYTES_MAX),
+    # The time that `max_ahead_ms` is counted from is the log's, not the sender's.
+    "message.timestamp.type": "LogAppendTime",
+}
+"""What a topic is created with."""
 FLUSH_TIMEOUT_S: Final = 35.0
 TOPIC_TIMEOUT_S: Final = 10.0
+COMMIT_TIMEOUT_MS: Final = 1_000
 FORGETFUL: Final = ("tansu_cluster",)
 """Ids of clusters whose topics are gone when they stop."""
 
@@ -61,14 +70,7 @@ class Broker:
         try:
             with _reached(self.bootstrap):
                 missing = {t: n for t, n in wanted.items() if t not in set(admin.list_topics())}
-                # Append time must be the log's: a producer's clock could move an event's limit.
-                configs = {
-                    "max.message.bytes": str(RECORD_BYTES_MAX),
-                    "message.timestamp.type": "LogAppendTime",
-                }
-                fresh = [
-                    NewTopic(t, n, replicas, topic_configs=configs) for t, n in missing.items()
-                ]
+                fresh = [NewTopic(t, n, replicas, topic_configs=TOPIC) for t, n in missing.items()]
                 if fresh:
                     with suppress(TopicAlreadyExistsError):  # another worker was first
                         admin.create_topics(fresh)
@@ -158,6 +160,7 @@ class KafkaSource:
         self._watch = StallWatch()
         self._readable: set[int] = set()
         """Partitions that the listener knows of and has not stopped."""
+        self._uncommitted: dict[int, int] = {}
 
     def subscribe(self, listener: Listener) -> None:
         """Join the group; the listener is told inside `poll`."""
@@ -196,6 +199,8 @@ class KafkaSource:
             assert self._listener is not None
             if not gained:
                 self._readable.difference_update(partitions)
+                for number in partitions:  # another member's commits count from here on
+                    self._uncommitted.pop(number, None)
                 self._listener.lost(partitions)
                 continue
             owned = {tp.partition for tp in self._consumer.assignment()}
@@ -243,19 +248,31 @@ class KafkaSource:
         self._call(lambda tp: self._consumer.seek(tp, offset), partition)
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Commit next offsets to read."""
+        """Commit next offsets to read, and what an earlier call could not.
+
+        A broker that is away is no fault here: what was not committed is read again, and known.
+        To end the incarnation for it would cost the group a session each time a broker restarts.
+        """
         owned = {tp.partition for tp in self._consumer.assignment()}
-        wanted = {
-            Partition(self._topic, number): OffsetAndMetadata(offset, "", -1)
-            for number, offset in offsets.items()
+        self._uncommitted = {
+            number: offset
+            for number, offset in {**self._uncommitted, **offsets}.items()
             if number in owned
         }
-        if not wanted:
+        if not self._uncommitted:
             return
+        wanted = {
+            Partition(self._topic, number): OffsetAndMetadata(offset, "", -1)
+            for number, offset in self._uncommitted.items()
+        }
         try:
-            self._consumer.commit(wanted, timeout_ms=5_000)
+            self._consumer.commit(wanted, timeout_ms=COMMIT_TIMEOUT_MS)
         except KafkaError as error:
-            raise Unavailable(f"Kafka did not take a commit: {error}") from error
+            if not error.retriable:
+                raise Unavailable(f"Kafka did not take a commit: {error}") from error
+            log.warning("Kafka does not take a commit now, the next one makes up for it: %s", error)
+        else:
+            self._uncommitted = {}
 
     def hold(self, held: bool) -> None:
         """Stop or resume handing out records."""
@@ -280,8 +297,9 @@ class KafkaSource:
         return end
 
     def close(self) -> None:
-        """Leave the group without committing."""
-        self._consumer.close(autocommit=False)
+        """Leave the group without committing; a broker that is away does not hear of it."""
+        with suppress(KafkaError):
+            self._consumer.close(autocommit=False)
 
     def _call(self, function: Callable[[Any], R], partition: int) -> R:
         try:
@@ -331,7 +349,14 @@ class KafkaSink:
 
     def close(self) -> None:
         """Drop what is queued and close."""
-        self._producer.close(timeout=2)
+        try:
+            self._producer.close(timeout=2)
+        except KafkaError:
+            # The client gives up before it ends its thread, which would send what is queued later,
+            # behind the back of the next incarnation.
+            self._producer._sender.force_close()  # noqa: SLF001
+            with suppress(KafkaError):
+                self._producer.close(timeout=2)
 
 
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -392,6 +417,8 @@ def _consumer(broker: Broker, group: str | None) -> KafkaConsumer:
         max_partition_fetch_bytes=4 * 1024 * 1024,
         fetch_max_wait_ms=100,
         fetch_min_bytes=1,
+        # A member that once heard of no partitions waits so long to hear of them.
+        metadata_max_age_ms=30_000,
     )
 
 

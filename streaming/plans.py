@@ -45,10 +45,10 @@ def load_plan(store: RowStore, version: str) -> Plan:
     return Plan.model_validate_json(found)
 
 
-def all_actions(store: RowStore) -> tuple[str, ...]:
-    """The actions of all plans ever stored: what the lists of rows may name."""
-    plans = map(Plan.model_validate_json, store.remembered(PLANS).values())
-    return tuple(sorted({action for plan in plans for action in plan.actions}))
+def all_plans(store: RowStore) -> list[Plan]:
+    """All plans ever stored, in the order of their versions: what rows may hold."""
+    known = store.remembered(PLANS)
+    return [Plan.model_validate_json(known[version]) for version in sorted(known)]
 
 
 class Definition(NamedTuple):

@@ -81,7 +81,8 @@ def whole_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
 
 @pytest.fixture
 def cluster(whole_cluster: Cluster) -> Cluster:
-    """The same Cluster, empty; the test that kills a server of it starts it again."""
+    """The same Cluster, whole and empty, whatever the test before left of it."""
+    whole_cluster.mend()
     whole_cluster.clear()
     return whole_cluster
 

@@ -44,9 +44,11 @@ class Cluster:
         self.alive |= {p.port: child for p, child in started}
         wait_until_ready(started, 30)
 
-    def hold(self, port: int, held: bool) -> None:
-        """Stop a server in its tracks, or let it go on."""
-        os.killpg(self.alive[port].pid, signal.SIGSTOP if held else signal.SIGCONT)
+    def mend(self) -> None:
+        """Start again what was killed, and wait for the cluster to be whole."""
+        if gone := [p.port for p in self.programs if p.port not in self.alive]:
+            self.start(*gone)
+            self.wait_until_whole()
 
     def kill(self, port: int) -> None:
         """End a server as a power cut would."""

@@ -207,8 +207,7 @@ def _vectors(tables: Mapping[str, EntityTable], plan: Plan, user: str) -> list[f
     (row,) = users.rows_of_ids([user]).tolist()
     if row < 0:
         return None
-    names = [s.name for s in activity.view.sequences]
-    listed = activity.entries(row, names.index("recent"))[:, 2]
+    listed = activity.entries(row, activity.sequences.index("recent"))[:, 2]
     vectors = items.tables["item_embedding"].column("embedding").vector  # type: ignore[attr-defined]
     places = items.rows_of_codes(listed)
     zero = np.zeros(vectors.shape[1])

@@ -335,6 +335,31 @@ def test_a_server_that_evicts_is_refused(tmp_path: Path) -> None:
         rows.close()
 
 
+def test_replicas_without_files_are_said_to_follow_a_primary_that_comes_back_empty(
+    tmp_path: Path,
+) -> None:
+    program = servers.valkey(free_port(), tmp_path, {"appendonly": "no"})
+    with running(program, tmp_path / "log") as child:
+        rows = RedisRows(f"redis://{HOST}:{child.port}/0", "p", durability="replicas")
+        notes = rows.check()
+        rows.close()
+    assert any("comes back empty" in note for note in notes)
+    assert any("none connected" in note for note in notes)
+
+
+def test_a_fact_that_is_new_is_known_to_be_durable_before_others_build_on_it(
+    tmp_path: Path,
+) -> None:
+    program = servers.valkey(free_port(), tmp_path, {"appendonly": "no"})
+    with running(program, tmp_path / "log") as child:
+        rows = RedisRows(f"redis://{HOST}:{child.port}/0", "p", durability="aof")
+        with pytest.raises(Unavailable, match="durable"):
+            rows.remember("plans", "a", "first")
+        with pytest.raises(Unavailable, match="durable"):
+            rows.generation("updates", "x")
+        rows.close()
+
+
 def test_scripts_that_the_server_forgot_are_sent_again(empty_valkey: str) -> None:
     rows = RedisRows(empty_valkey, "p")
     _write(rows, Marker(1, 0, 1), a=b"1")
@@ -380,8 +405,7 @@ def test_a_seal_waits_for_the_replica_of_every_primary(cluster: Cluster) -> None
         assert any("none connected" in note for note in rows.check())
     finally:
         rows.close()
-        cluster.start(replica)
-        cluster.wait_until_whole()
+        cluster.mend()
 
 
 def test_a_primary_that_hands_over_is_a_lost_connection_and_a_new_store_finds_the_next(
