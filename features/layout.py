@@ -222,19 +222,17 @@ def _widened(own: ActivityView, others: list[ActivityView]) -> ActivityView:
     for view in views:
         for sequence in view.sequences:
             actions[sequence.name] |= dict.fromkeys(sequence.actions)
-    return own.model_copy(
-        update={
-            "rings": tuple(
-                rings[key] for key in sorted(rings, key=lambda k: (_metric_id(k[0]), k[1]))
-            ),
-            "totals": tuple(totals[m] for m in sorted(totals, key=_metric_id)),
-            "sequences": tuple(
-                sequences[name].model_copy(update={"actions": tuple(actions[name])})
-                for name in sorted(sequences, key=stable_id)
-            ),
-            "first_seen": next((v.first_seen for v in views if v.first_seen), None),
-            "last_seen": next((v.last_seen for v in views if v.last_seen), None),
-        }
+    return ActivityView(
+        name=own.name,
+        entity=own.entity,
+        rings=tuple(rings[key] for key in sorted(rings, key=lambda k: (_metric_id(k[0]), k[1]))),
+        totals=tuple(totals[m] for m in sorted(totals, key=_metric_id)),
+        sequences=tuple(
+            sequences[name].model_copy(update={"actions": tuple(actions[name])})
+            for name in sorted(sequences, key=stable_id)
+        ),
+        first_seen=next((v.first_seen for v in views if v.first_seen), None),
+        last_seen=next((v.last_seen for v in views if v.last_seen), None),
     )
 
 

@@ -127,7 +127,7 @@ def newest_entries(sequence: SequenceSpec, facts: Sequence[Fact]) -> list[Entry]
 
 def content_hash(sequence: SequenceSpec, entry: Entry) -> int:
     """What orders entries of one time, computed apart from the fold."""
-    state = _mixed(mmh3.hash64(entry.action or sequence.actions[0])[0], entry.value)
+    state = _mixed(mmh3.hash64(entry.action)[0] if entry.action else 0, entry.value)
     for text in (entry.item, entry.author, entry.category):
         state = _mixed(state, 0 if text is None else mmh3.hash64(text)[0])
     return state - 2**64 if state >= 2**63 else state

@@ -34,6 +34,8 @@ from features.spec import (
     ValueFeature,
     Window,
 )
+from features.unpack import Entry
+from tests.facts import Fact, newest_entries
 
 NAN = float("nan")
 SUM_MAX = 2**53
@@ -152,12 +154,18 @@ class Slow:
                 if amount := min(sum(_amounts(inside, metric)), SUM_MAX):
                     yield bucket, amount
 
-    def _entries(self, feature: Listed, view: ActivityView, user: str) -> list[Happened]:
+    def _entries(self, feature: Listed, view: ActivityView, user: str) -> list[Entry]:
         """What the user's list holds at `now` that the feature counts, oldest first."""
         sequence: SequenceSpec = next(s for s in view.sequences if s.name == feature.sequence)
-        listed = [h for h in self._row(view, user) if h.action in sequence.actions]
-        kept = listed[-sequence.length :]
-        return [h for h in kept if h.action in feature.actions and h.time <= self._now]
+        facts = [
+            Fact(h.time, h.action, h.item, h.author, h.category, h.value)
+            for h in self._row(view, user)
+        ]
+        return [
+            entry
+            for entry in newest_entries(sequence, facts)
+            if (entry.action or sequence.actions[0]) in feature.actions and entry.time <= self._now
+        ]
 
     def _listed(
         self, feature: AffinityFeature | SinceFeature, view: ActivityView, of: Candidate
@@ -179,7 +187,7 @@ class Slow:
         """In single precision, component after component."""
         mine = self._vector(of.item)
         chosen = self._entries(feature, view, of.user)[-feature.newest :]
-        recent = [v for h in chosen if (v := self._vector(h.item)) is not None]
+        recent = [v for h in chosen if (v := self._vector(str(h.item))) is not None]
         if mine is None or not recent:
             return NAN
         products = []

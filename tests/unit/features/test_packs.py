@@ -46,10 +46,10 @@ def _load(counts: bytes, lists: bytes, newest: int) -> None:
 def test_the_bytes_of_packs_stay_what_they_are() -> None:
     packs = _packs([*SEEN, CLICKED])
     assert packs["counts"].hex() == (
-        "0195080228c80103269c770201000101cc35af0101000100686175ac020103a8020103a802"
+        "0195080228c80103686175ac020103a8020103a802269c770201000101cc35af0101000100"
     )
     assert packs["lists"].hex() == (
-        "010200130f020104610000046302c2f6ee030195080101cc35afac0272d6380002e8072801"
+        "0102000f1302010461000463000272d6380002e8072803c2f6ee030195080201cc35afac02"
     )
 
 

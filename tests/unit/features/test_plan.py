@@ -292,7 +292,7 @@ def _action(name: str) -> StreamFeatureView:
             lambda: declare.activity_view(
                 "odd", ITEM, EVENTS, [declare.counters("click"), declare.counters("click")]
             ),
-            "counts 'click_5m' twice",
+            "keeps a total of 'click' twice",
         ),
         (lambda: _action(""), "action '' cannot be declared"),
         (lambda: _action("click.valeu"), "column 'click.valeu'"),
