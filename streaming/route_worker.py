@@ -15,7 +15,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from features.errors import HeadraceError, Refused, Unavailable
 from features.plan_change import compare
@@ -27,6 +27,9 @@ from streaming.route import Routed, Router, RouteSettings
 from streaming.store_link import Opened, StoreLink, secure
 
 log = logging.getLogger("headrace.route")
+
+STEP_RECORDS: Final = 1_000
+"""Records of one step: more cost more each, because all their events live at once."""
 
 
 class Plans(Protocol):
@@ -209,8 +212,8 @@ class RouteWorker:
         start = 0
         while start < len(records):
             projection, until = self._activations[partition].at(records[start].offset)
-            stop = start + 1
-            while stop < len(records) and (until is None or records[stop].offset < until):
+            stop, most = start + 1, min(len(records), start + STEP_RECORDS)
+            while stop < most and (until is None or records[stop].offset < until):
                 stop += 1
             self._send(self._router.step(partition, records[start:stop], projection))
             start = stop
