@@ -24,6 +24,7 @@ from features.plan_change import PlanChange, check_change, parts
 from features.reader import Reader, reader_of
 from features.row_store import RowStore
 from features.spec import Plan
+from streaming.store_link import secure
 
 PLANS = "plans"
 DEFINITIONS = "definitions"
@@ -95,6 +96,7 @@ class Definitions:
         while self.plan is None or self.plan.version != plan.version:
             self.check(plan)
             store_plan(self._store, plan)
+            secure(self._store, "a new plan")  # or a definition could outlive the plan it names
             entry = f"{now_ms} {plan.version}"
             # Another worker may have been first with this number; then ours is compared with its.
             self._append(self._store.remember(DEFINITIONS, str(len(self._listed)), entry))
