@@ -101,6 +101,22 @@ class _Safe:
         return True
 
 
+def refused(row: Hash, write: RowWrite) -> bool | None:
+    """The answer to a write that does not change the row as it stands; None if it does."""
+    stored = Marker.decode(row.get(MARKER_FIELD))
+    if stored is not None and stored.covers(write.marker.generation, write.marker.offset):
+        return stored == write.marker
+    return None if write.base == ANY or stored == write.base else False
+
+
+def change(row: Hash, write: RowWrite) -> None:
+    """Do to a row what a write says."""
+    row.update(zip(write.fields[::2], write.fields[1::2], strict=True))
+    for field in write.gone:
+        row.pop(field, None)
+    row[MARKER_FIELD] = write.marker.encode()
+
+
 class MemoryRows:
     """Rows in a dict, for tests and replay."""
 
@@ -118,15 +134,10 @@ class MemoryRows:
 
     def _write(self, write: RowWrite) -> bool:
         row = self.rows.get(write.key, {})
-        stored = Marker.decode(row.get(MARKER_FIELD))
-        if stored is not None and stored.covers(write.marker.generation, write.marker.offset):
-            return stored == write.marker
-        if write.base != ANY and stored != write.base:
-            return False
-        row.update(zip(write.fields[::2], write.fields[1::2], strict=True))
-        for field in write.gone:
-            row.pop(field, None)
-        row[MARKER_FIELD] = write.marker.encode()
+        answer = refused(row, write)
+        if answer is not None:
+            return answer
+        change(row, write)
         self.rows[write.key] = row
         return True
 

@@ -14,7 +14,7 @@ from features.entities import Hash, RowWrite
 from features.errors import Unavailable
 from features.marker import Marker
 from features.offline import Stored
-from features.row_store import Checkpoint, Seal
+from features.row_store import Checkpoint, Seal, change, refused
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, hash BLOB NOT NULL) WITHOUT ROWID;
@@ -153,9 +153,9 @@ class LocalRows:
 
     def _write(self, write: RowWrite) -> bool:
         row = self._hash(write.key)
-        stored = Marker.decode(row.get(MARKER_FIELD))
-        if stored is not None and stored.covers(write.marker.generation, write.marker.offset):
-            return stored == write.marker
+        answer = refused(row, write)
+        if answer is not None:
+            return answer
         self._file.executemany(
             "INSERT OR IGNORE INTO touched VALUES (?, ?, ?)",
             [
@@ -164,10 +164,7 @@ class LocalRows:
                 if field.startswith(_STAMP)
             ],
         )
-        row.update(zip(write.fields[::2], write.fields[1::2], strict=True))
-        for field in write.gone:
-            row.pop(field, None)
-        row[MARKER_FIELD] = write.marker.encode()
+        change(row, write)
         self._put(write.key, row)
         return True
 
