@@ -37,6 +37,8 @@ TOPIC: Final = {
 """What a topic is created with."""
 FLUSH_TIMEOUT_S: Final = 35.0
 TOPIC_TIMEOUT_S: Final = 10.0
+SILENT_S, QUIET_MS = 2.0, 20
+"""After so long without a record a source asks at this pace."""
 COMMIT_TIMEOUT_MS: Final = 1_000
 FORGETFUL: Final = ("tansu_cluster",)
 """Ids of clusters whose topics are gone when they stop."""
@@ -170,8 +172,12 @@ class KafkaSource:
 
     def poll(self, timeout_ms: int) -> Mapping[int, Sequence[Record]]:
         """New records by partition."""
+        # A client whose broker stands still spins through its wait, and keeps a little of each turn
+        # until the request is given up: hundreds of megabytes. One turn a call keeps nothing, but
+        # is not enough to join a group.
+        quiet = self._watch.silent_s > SILENT_S and self._is_member
         try:
-            polled = self._consumer.poll(timeout_ms=timeout_ms)
+            polled = self._consumer.poll(timeout_ms=0 if quiet else timeout_ms)
         except OffsetOutOfRangeError as error:
             raise Refused(
                 f"topic {self._topic!r} no longer holds the offsets to resume from ({error}): "
@@ -180,6 +186,8 @@ class KafkaSource:
         except KafkaError as error:
             raise Unavailable(f"Kafka: {error}") from error
         changed = self._tell()
+        if quiet and not polled:
+            time.sleep(min(timeout_ms, QUIET_MS) / 1000)
         if polled or self._held:
             self._watch.moved()
         elif self._watch.due():
@@ -210,6 +218,11 @@ class KafkaSource:
                 self._resume([Partition(self._topic, n) for n in partitions if n in owned])
         return changed
 
+    @property
+    def _is_member(self) -> bool:
+        """Whether the group has taken this client in, and no rebalance is under way."""
+        return bool(self._consumer.group_metadata().state is MemberState.STABLE)
+
     def _look(self) -> None:
         """Nothing came for a while: raise Unavailable, for a new client, when that is a fault."""
         consumer = self._consumer
@@ -220,9 +233,8 @@ class KafkaSource:
             at = {tp: consumer.position(tp, timeout_ms=1_000) for tp in owned}
         except KafkaError as error:
             raise Unavailable(f"Kafka: {error}") from error
-        member = consumer.group_metadata().state is MemberState.STABLE
         fault = self._watch.fault(
-            member,
+            self._is_member,
             {tp.partition: offset for tp, offset in at.items() if offset is not None},
             {tp.partition: offset for tp, offset in ends.items()},
         )

@@ -17,13 +17,18 @@ class StallWatch:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._looked_at = self._member_at = clock()
+        self._looked_at = self._member_at = self._moved_at = clock()
         self._behind: dict[int, int] = {}
 
     def moved(self) -> None:
         """Records came, or may not come."""
-        self._looked_at = self._member_at = self._clock()
+        self._looked_at = self._member_at = self._moved_at = self._clock()
         self._behind = {}
+
+    @property
+    def silent_s(self) -> float:
+        """How long nothing came."""
+        return self._clock() - self._moved_at
 
     def due(self) -> bool:
         """Whether nothing came for so long that a look is due."""

@@ -14,6 +14,7 @@ import redis.asyncio
 from deploy import servers
 from deploy.ports import HOST, free_port
 from deploy.processes import running
+from features.activity import ActivityTable
 from features.entities import RowWrite
 from features.errors import Unavailable
 from features.redis_rows import RedisRows
@@ -228,7 +229,9 @@ def test_a_user_row_is_read_with_the_codes_of_the_live_tables(
             assert known.row == 0
             assert known.marker is not None
             assert (known.marker.offset, known.newest) == (7, 199)
-            recent = known.table.tables["user_activity"].entries(0, 0)  # type: ignore[attr-defined]
+            activity = known.table.tables["user_activity"]
+            assert isinstance(activity, ActivityTable)
+            recent = activity.entries(0, activity.sequences.index("recent"))
             items = live.tables["item_id"].rows_of_codes(recent[:, 2])
             assert [live.tables["item_id"].ids[i] for i in items] == [
                 f"i{i % 100}" for i in range(164, 200, 7)
