@@ -22,7 +22,7 @@ from streaming.plans import load_plan
 from streaming.route import RouteSettings
 from streaming.route_worker import RouteWorker
 from streaming.settings import StreamingSettings
-from streaming.store_link import BACKOFF_S, Opened, secure
+from streaming.store_link import BACKOFF_S, Opened
 
 log = logging.getLogger("headrace")
 
@@ -184,8 +184,7 @@ def _connecting(
                 if note not in said:
                     log.warning("%s", note)
                     said.add(note)
-            generation = store.generation(topic, topic_id)
-            secure(store, f"the number of this life of {topic!r}")
+            generation = store.generation(topic, topic_id)  # safe when it is new
         except BaseException:
             store.close()
             raise

@@ -97,7 +97,7 @@ def test_an_unreadable_row_is_left_empty_and_its_neighbours_are_held() -> None:
         "i3": {MARKER_FIELD: b"9.what.is.this"},
         "i7": {field_name("item_profile", "author_id"): b"\x12\x05ab\xff\xfe\xfd"},
         "i9": {field_name("item_embedding", "embedding"): b"\x82"},
-        "i11": {field_name("item_activity", "click_10"): b"\x12\x01x"},
+        "i11": {field_name("item_activity", "counts"): b"\x12\x01x"},
         "i12": {b"_ts:item_profile": b"\x08\xff"},
     }
     for item, content in broken.items():
