@@ -20,6 +20,7 @@ from features.spec import Plan
 from streaming.aggregate import Aggregator, BlockGap, Fenced
 from streaming.blocks import Block, decode_block
 from streaming.metrics import Observer
+from streaming.pace import repeat
 from streaming.plans import load_plan
 from streaming.records import Record, RecordSource
 from streaming.store_link import Opened, StoreLink
@@ -79,8 +80,7 @@ class AggregateWorker:
     def run(self, stopping: Callable[[], bool], poll_timeout_ms: int) -> None:
         """Work until told to stop; a fault ends the incarnation by an exception."""
         self._source.subscribe(self)
-        while not stopping():
-            self.turn(poll_timeout_ms)
+        repeat(lambda: self.turn(poll_timeout_ms), stopping)
         self._finish()
 
     def turn(self, poll_timeout_ms: int) -> None:

@@ -21,6 +21,7 @@ from features.errors import HeadraceError, Refused, Unavailable
 from features.plan_change import compare
 from features.spec import Plan
 from streaming.metrics import Observer
+from streaming.pace import repeat
 from streaming.plans import Activations, Definitions
 from streaming.records import Record, RecordSink, RecordSource
 from streaming.route import Routed, Router, RouteSettings
@@ -95,8 +96,7 @@ class RouteWorker:
     def run(self, stopping: Callable[[], bool], poll_timeout_ms: int) -> None:
         """Work until told to stop; a fault ends the incarnation by an exception."""
         self._source.subscribe(self)
-        while not stopping():
-            self.turn(poll_timeout_ms)
+        repeat(lambda: self.turn(poll_timeout_ms), stopping)
         self._sink.flush()
 
     def turn(self, poll_timeout_ms: int) -> None:

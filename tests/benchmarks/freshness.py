@@ -63,7 +63,7 @@ def run(full: bool) -> Result:
                 taken_ms = visible_ms(pipeline, flow, rate, CURVE_WARM_UP_S, CURVE_S)
                 curve[rate] = _figures(taken_ms)
         known = next(e.user_id for e in recorded[first:] if isinstance(e, ImpressionEvent))
-        stock = StockWriter(ground.repo, folder)
+        stock = StockWriter(ground.repo, folder, ground.plan)
         yardstick = _figures(pushed_ms(ground, stock, stock.rows(VIEW, "user_id", [known])))
     ratio = {name: yardstick[name] / ours[name] for name in yardstick}
     for rate, found in curve.items():

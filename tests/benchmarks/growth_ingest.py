@@ -58,7 +58,7 @@ def run(full: bool) -> Result:
             name: cost_us(emptied(ground, f"{ground.topic}.{name}", load.partitions), load)
             for name, load in loads.items()
         }
-        pushed = pushed_us(ground, StockWriter(ground.repo, folder), base.users)
+        pushed = pushed_us(ground, StockWriter(ground.repo, folder, ground.plan), base.users)
     factor = {name: us / cost["base"] for name, us in cost.items() if name != "base"}
     ours = {
         "worst_cost_factor": max(factor.values()),

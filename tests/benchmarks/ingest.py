@@ -36,7 +36,7 @@ def run(full: bool) -> Result:
     with scratch() as folder, grounded(folder) as ground:
         ours = ingest(ground, recorded)
         most = FULL_PUSHED_ROWS if full else PUSHED_ROWS
-        yardstick = push(StockWriter(ground.repo, folder), ground.plan, recorded, most)
+        yardstick = push(StockWriter(ground.repo, folder, ground.plan), ground.plan, recorded, most)
         measured = recorded[measured_from(recorded) :]
         yardstick["rows_per_event"] = rows_per_event(ground.plan, measured)
     yardstick["events_per_s"] = yardstick["rows_per_s"] / yardstick["rows_per_event"]

@@ -211,14 +211,16 @@ class StockWriter:
     """`FeatureStore.push` of final rows, a batch of one view at a time.
 
     Stock Feast pushes to views whose stream is a `PushSource`. So the views are declared once
-    more, with the same entities and fields, as plain `FeatureView`s in a project of their own; the
-    values are those that stock Feast reads from the rows we wrote.
+    more, as plain `FeatureView`s in a project of their own, with what our rows hold as typed
+    fields, as a user of stock Feast has them (`typed_rows`); the values are those of our rows.
     """
 
     PROJECT = "pushed"
 
-    def __init__(self, repo: Path, folder: Path) -> None:
+    def __init__(self, repo: Path, folder: Path, plan: Plan) -> None:
         self._ours = stock_store(repo / SETTINGS)
+        self._activity = {view.name: view for view in plan.activity}
+        declared = {view.name: view for view in plan.views}
         config = self._ours.config.model_copy(deep=True)
         config.project = self.PROJECT
         config.registry.path = f"sqlite:///{folder}/pushed.db"
@@ -235,7 +237,7 @@ class StockWriter:
                 FeatureView(
                     name=view.name,
                     entities=[entities[name] for name in view.entities],
-                    schema=view.schema,
+                    schema=_typed_schema(view, declared[view.name]),
                     source=PushSource(name=f"{view.name}_push", batch_source=archive),
                 )
             )
@@ -244,11 +246,28 @@ class StockWriter:
 
     def rows(self, view: str, join_key: str, ids: Sequence[str]) -> pd.DataFrame:
         """Stored rows of a view, as they are to be pushed."""
-        fields = [f"{view}:{field}" for field in self._fields[view]]
+        activity = self._activity.get(view)
+        stored = self._fields[view] if activity is None else [n for n, _ in stored_fields(activity)]
+        fields = [f"{view}:{field}" for field in stored]
         answer = self._ours.get_online_features(fields, [{join_key: i} for i in ids])
-        frame = pd.DataFrame(answer.to_dict())
+        found = answer.to_dict()
+        if activity is not None:
+            found = {join_key: found[join_key]} | self._typed(activity, found, len(ids))
+        frame = pd.DataFrame(found)
         frame["event_time"] = datetime.now(UTC)
         return frame
+
+    def _typed(
+        self, view: ActivityView, packed: Mapping[str, Sequence[Any]], count: int
+    ) -> dict[str, list[Any]]:
+        """The columns of typed fields that packed ones hold."""
+        out: dict[str, list[Any]] = {name: [] for name in self._fields[view.name]}
+        for place in range(count):
+            row = {name: values[place] for name, values in packed.items()}
+            typed = typed_fields(view, plain(view, row))
+            for name, column in out.items():
+                column.append(decode_value(typed.get(field_name(view.name, name))))
+        return out
 
     def push(self, view: str, frame: pd.DataFrame, batch_rows: int) -> float:
         """Seconds it takes to push the rows in batches."""
