@@ -427,7 +427,7 @@ def _consumer(broker: Broker, group: str | None) -> KafkaConsumer:
         heartbeat_interval_ms=1_500,
         max_poll_records=5_000,
         max_partition_fetch_bytes=4 * 1024 * 1024,
-        fetch_max_wait_ms=10,
+        fetch_max_wait_ms=100,
         fetch_min_bytes=1,
         # A member that once heard of no partitions waits so long to hear of them.
         metadata_max_age_ms=30_000,
