@@ -42,12 +42,14 @@ class AggregateWorker:
         checkpoint_interval_ms: int,
         rows_max: int = 200_000,
         clock: Callable[[], float] = time.monotonic,
+        turn_s: float = 0.0,
     ) -> None:
         self._source, self._observer = source, observer
         self._link = StoreLink(connect, clock)
         self._plan = plan
         self._rows_max = rows_max
         self._clock = clock
+        self._turn_s = turn_s
         self._interval_s = checkpoint_interval_ms / 1000
         self._aggregator: Aggregator | None = None
         self._sealed_at = clock()
@@ -80,7 +82,7 @@ class AggregateWorker:
     def run(self, stopping: Callable[[], bool], poll_timeout_ms: int) -> None:
         """Work until told to stop; a fault ends the incarnation by an exception."""
         self._source.subscribe(self)
-        repeat(lambda: self.turn(poll_timeout_ms), stopping)
+        repeat(lambda: self.turn(poll_timeout_ms), stopping, self._turn_s)
         self._finish()
 
     def turn(self, poll_timeout_ms: int) -> None:

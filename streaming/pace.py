@@ -10,11 +10,11 @@ partition, a call to Redis, a block for each pair of partitions), and ten times 
 not make rows newer but keep both cores busy."""
 
 
-def repeat(turn: Callable[[], None], stopping: Callable[[], bool]) -> None:
-    """Take turns until told to stop."""
+def repeat(turn: Callable[[], None], stopping: Callable[[], bool], turn_s: float) -> None:
+    """Take turns of at least so many seconds until told to stop."""
     while not stopping():
         began = time.monotonic()
         turn()
-        rest = began + TURN_S - time.monotonic()
+        rest = began + turn_s - time.monotonic()
         if rest > 0:
             time.sleep(rest)

@@ -54,6 +54,7 @@ class RouteWorker:
         plan_refresh_ms: int,
         incarnation: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        turn_s: float = 0.0,
     ) -> None:
         self._source, self._sink, self._plans = source, sink, plans
         self._link = StoreLink(connect, clock)
@@ -61,6 +62,7 @@ class RouteWorker:
         self._observer = observer
         self._incarnation = incarnation or uuid.uuid4().hex[:12]
         self._clock = clock
+        self._turn_s = turn_s
         self._router: Router | None = None
         self._activations: dict[int, Activations] = {}
         self._resume_at: dict[int, int] = {}
@@ -96,7 +98,7 @@ class RouteWorker:
     def run(self, stopping: Callable[[], bool], poll_timeout_ms: int) -> None:
         """Work until told to stop; a fault ends the incarnation by an exception."""
         self._source.subscribe(self)
-        repeat(lambda: self.turn(poll_timeout_ms), stopping)
+        repeat(lambda: self.turn(poll_timeout_ms), stopping, self._turn_s)
         self._sink.flush()
 
     def turn(self, poll_timeout_ms: int) -> None:

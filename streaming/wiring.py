@@ -18,6 +18,7 @@ from streaming.archive_worker import ArchiveWorker
 from streaming.kafka import Broker, quiet_logs
 from streaming.local_rows import LocalRows
 from streaming.metrics import Observer, serve_health
+from streaming.pace import TURN_S
 from streaming.plans import load_plan
 from streaming.route import RouteSettings
 from streaming.route_worker import RouteWorker
@@ -95,6 +96,7 @@ def _route(
         ),
         observer,
         settings.plan_refresh_ms,
+        turn_s=TURN_S,
     )
 
     def close() -> None:
@@ -119,6 +121,7 @@ def _aggregate(
         observer,
         settings.checkpoint_interval_ms,
         settings.cached_rows_max,
+        turn_s=TURN_S,
     )
 
     def close() -> None:
