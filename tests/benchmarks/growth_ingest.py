@@ -24,7 +24,7 @@ from tests.benchmarks.report import Result
 from tests.benchmarks.stock_feast import StockWriter
 
 MORE = 10
-SECONDS = 4.0
+SECONDS = 2.0
 PUSHED_ROWS = 2_000
 VIEW = "user_activity"
 
