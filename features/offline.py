@@ -16,7 +16,6 @@ from features.codec import (
     INT32_TYPE,
     INT64_TYPE,
     MARKER_FIELD,
-    FeatureValue,
     decode_time,
     decode_value,
     encode_time,
@@ -25,7 +24,6 @@ from features.codec import (
     entity_key,
     field_name,
     updated_at_field,
-    varint,
 )
 from features.entities import EntityTable, Hash
 from features.spec import (
@@ -61,7 +59,6 @@ _ARROW: Final = {
     "Array(Float32)": pa.list_(pa.float32()),
     "Array(Float64)": pa.list_(pa.float64()),
 }
-_BYTES_TAG: Final = b"\x0a"
 
 
 class Stored(NamedTuple):
@@ -104,9 +101,9 @@ class VersionView:
             [1000 * decode_time(h[stamp]) if stamp in h else None for h in hashes],
             [h[MARKER_FIELD].decode() if MARKER_FIELD in h else None for h in hashes],
         ]
-        for name, dtype in self.types.items():
+        for name in self.types:
             field = field_name(self.name, name)
-            columns.append([_decoded(h.get(field), dtype) for h in hashes])
+            columns.append([decode_value(h.get(field)) for h in hashes])
         arrays = [pa.array(c, f.type) for c, f in zip(columns, self.schema, strict=True)]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
@@ -139,7 +136,7 @@ def stored_rows(
         for name, dtype in types.items():
             value = columns[name][place]
             if value is not None:
-                hash_[field_name(view, name)] = _encoded(value, dtype)
+                hash_[field_name(view, name)] = encode_value(value, dtype)
         identifier = str(columns[entity.join_key][place])
         yield entity_key(entity.join_key, entity.value_type, identifier, project), hash_
 
@@ -179,20 +176,3 @@ def _dtype(view: EngineView, name: str) -> str:
 
 def _key_type(entity: EntitySpec) -> pa.DataType:
     return {INT32_TYPE: pa.int32(), INT64_TYPE: pa.int64()}.get(entity.value_type, pa.string())
-
-
-def _decoded(value: bytes | None, dtype: str) -> FeatureValue | bytes:
-    if not value:
-        return None
-    if dtype != "Bytes":
-        return decode_value(value)
-    at = 1
-    while value[at] & 0x80:
-        at += 1
-    return value[at + 1 :]
-
-
-def _encoded(value: FeatureValue | bytes, dtype: str) -> bytes:
-    if isinstance(value, bytes):
-        return _BYTES_TAG + varint(len(value)) + value
-    return encode_value(value, dtype)
