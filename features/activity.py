@@ -1,18 +1,22 @@
 """Activity state of many rows: folded from facts, encoded to and loaded from Feast values."""
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import BadInput
 from features.fold import fold_facts
-from features.layout import ENTRY, Arrays, Ints, empty_arrays, shape_of
+from features.layout import Arrays, Ints, empty_arrays, shape_of
 from features.row_codec import count_things, encode_rows, load_rows, read_things
 from features.spec import ActivityView
 from features.strings import NONE, Strings
 from features.tables import Folding, StoredRow
 from features.updates import Columns, Facts
+
+ROOM_BYTES: Final = 64 * 1024 * 1024
+"""What an array is given once a table's first few rows have outgrown it."""
 
 
 class ActivityTable:
@@ -187,12 +191,24 @@ class ActivityTable:
         blocks, entries = a.used
         longest = max(64, int(self.layout.sequence_length.sum()))
         if blocks + a.block.shape[1] + 64 > len(a.total):
-            more = max(len(a.total), 256, a.block.shape[1])
-            changed["slots"] = np.concatenate(
-                [a.slots, np.zeros((more, a.slots.shape[1]), np.int64)]
-            )
-            changed["total"] = np.concatenate([a.total, np.zeros(more, np.int64)])
+            size = max(2 * len(a.total), a.block.shape[1] + 256, _floor(a.slots))
+            changed["slots"], changed["total"] = _room(a.slots, size), _room(a.total, size)
         if entries + longest + 64 > len(a.arena):
-            more = max(len(a.arena), 2 * longest)
-            changed["arena"] = np.concatenate([a.arena, np.zeros((more, ENTRY), np.int64)])
+            changed["arena"] = _room(a.arena, max(2 * len(a.arena), 3 * longest, _floor(a.arena)))
         self.arrays = a._replace(**changed)
+
+
+def _floor(array: Ints) -> int:
+    """The least length of an array that its table's first few rows have outgrown."""
+    return ROOM_BYTES // (8 * max(1, int(array.shape[1])))
+
+
+def _room(array: Ints, size: int) -> Ints:
+    """An array of this length that begins with another.
+
+    The system gives memory to zeros only where they are written, so room is cheap until it is used,
+    and a copy of tens of megabytes is a pause that readers of fresh rows would see.
+    """
+    room = np.zeros((size, *array.shape[1:]), np.int64)
+    room[: len(array)] = array
+    return room

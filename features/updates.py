@@ -1,5 +1,6 @@
 """Updates: what facts change which rows, as columns. The form that crosses `updates`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -43,6 +44,7 @@ class Facts:
         self.items, self.authors, self.categories, self.values = items, authors, categories, values
 
 
+_NO_INTS = np.zeros(0, np.int64)
 COLUMNS = (
     "view",
     "key",
@@ -94,6 +96,33 @@ class Columns:
             categories=codes[self.category[chosen]],
             values=self.value[chosen],
         )
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """Updates of several parts, end to end, with each key and each text in one place."""
+    if len(parts) == 1:
+        return parts[0]
+    keys: dict[bytes, int] = {}
+    texts: dict[str, int] = {}
+    payloads: dict[int, Payload] = {}
+    columns: dict[str, list[Ints]] = {name: [] for name in COLUMNS}
+    start = 0
+    for part in parts:
+        key = np.array([keys.setdefault(k, len(keys)) for k in part.keys], np.int64)
+        # The last place is what NONE, −1, stands for.
+        text = np.array([*(texts.setdefault(t, len(texts)) for t in part.texts), NONE], np.int64)
+        places = {"key": key, "item": text, "author": text, "category": text}
+        for name, found in columns.items():
+            column: Ints = getattr(part, name)
+            found.append(places[name][column] if name in places else column)
+        payloads |= {start + place: payload for place, payload in part.payloads.items()}
+        start += len(part)
+    return Columns(
+        keys=list(keys),
+        texts=list(texts),
+        payloads=payloads,
+        **{name: np.concatenate([_NO_INTS, *found]) for name, found in columns.items()},
+    )
 
 
 class Shared(NamedTuple):

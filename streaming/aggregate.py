@@ -15,19 +15,21 @@ the stored checkpoint (rule 5).
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.entities import EntityTable, RowWrite
 from features.errors import HeadraceError
 from features.layout import Ints
 from features.marker import Marker
 from features.row_store import Checkpoint, RowStore
-from features.spec import Plan, StoredView
+from features.spec import Plan
 from features.strings import Strings
+from features.updates import Columns, joined
 from streaming.blocks import Block, BlockHeader
 from streaming.plans import all_plans
 
@@ -36,10 +38,8 @@ class Fenced(HeadraceError):
     """Another version stands in a row: another worker owns the partition now, or did lately."""
 
 
-class BlockGap(HeadraceError):
-    """Blocks of one incarnation are missing: the partition must stop and say so."""
-
-
+NONE_FRESH: Final = np.zeros(0, np.bool_)
+OFFSET_MAX: Final = 2**63 - 1
 INCARNATIONS_MAX: Final = 8
 """Of one source, the newest ones whose block numbers are kept: an owner and its zombies."""
 
@@ -53,6 +53,11 @@ class Progress:
     high_water: dict[str, int] = field(default_factory=dict)
     sequences: dict[str, dict[str, int]] = field(default_factory=dict)
     whole: bool = False
+
+    def copy(self) -> "Progress":
+        """The same, to go on from and perhaps to drop."""
+        sequences = {source: dict(known) for source, known in self.sequences.items()}
+        return replace(self, high_water=dict(self.high_water), sequences=sequences)
 
     @classmethod
     def resumed(cls, saved: Checkpoint | None, generation: int, beginning: int) -> "Progress":
@@ -103,6 +108,20 @@ class Progress:
             del known[next(iter(known))]
 
 
+Placed = tuple[int, Block]
+"""A block and its offset."""
+
+
+class Part(NamedTuple):
+    """One block of a step."""
+
+    marker: Marker
+    """What it makes of the rows it is folded into."""
+    updates: Columns
+    fresh: NDArray[np.bool_]
+    """[update]: whether no block before has brought it."""
+
+
 class Aggregator:
     """Cached rows and progress of the partitions one worker owns."""
 
@@ -138,36 +157,38 @@ class Aggregator:
         """What could be saved now for each owned partition."""
         return {partition: p.checkpoint() for partition, p in self._progress.items()}
 
-    def step(self, partition: int, blocks: Sequence[tuple[int, Block]]) -> int:
-        """Fold consecutive (offset, block) pairs of one partition; returns rows written.
+    def step(self, arrived: Mapping[int, Sequence[Placed]]) -> dict[int, str]:
+        """Fold consecutive blocks of partitions; what is missing in those where a block is.
 
-        Raises BlockGap where a block is missing, once everything before it is written; the
-        partition can only be given up then, as after any other fault.
+        Everything before a missing block is folded and written; such a partition can only be given
+        up then. All partitions are folded at once, because every call, to a kernel or to the
+        store, has a cost of its own: so a fault (`BadInput`, `Refused`) may be of any of them.
+        Nothing is taken for folded then, and each can be tried alone.
         """
-        progress = self._progress[partition]
-        touched: dict[str, dict[str, list[Ints]]] = defaultdict(lambda: defaultdict(list))
         if sum(map(len, self._tables.values())) > self._rows_max:
             self._forget()
-        self._fetch([block for _, block in blocks])
-        gap: str | None = None
-        for offset, block in blocks:
-            gap = progress.gap(block.header)
-            if gap is not None:
-                gap = f"offset {offset}: {gap}"
-                break
-            self._fold(progress, Marker(progress.generation, partition, offset), block, touched)
-            progress.passed(offset, block.header)
-        writes = [
-            (self._tables[join_key], write)
-            for join_key, views in touched.items()
-            for write in self._tables[join_key].writes(
-                {view: np.unique(np.concatenate(rows)) for view, rows in views.items()}
-            )
-        ]
-        self._write(writes)
-        if gap is not None:
-            raise BlockGap(gap)
-        return len(writes)
+        ahead: dict[int, Progress] = {}
+        gaps: dict[int, str] = {}
+        parts: list[Part] = []
+        for partition, blocks in arrived.items():
+            progress = ahead[partition] = self._progress[partition].copy()
+            for offset, block in blocks:
+                gap = progress.gap(block.header)
+                if gap is not None:
+                    gaps[partition] = f"offset {offset}: {gap}"
+                    break
+                high_water = progress.high_water.get(block.header.source_name, -1)
+                fresh = self._fresh(block.updates.offset, high_water)  # rule 1
+                marker = Marker(progress.generation, partition, offset)
+                parts.append(Part(marker, block.updates, fresh))
+                progress.passed(offset, block.header)
+        try:
+            self._write(self._fold(parts))
+        except HeadraceError:
+            self._forget()
+            raise
+        self._progress.update(ahead)
+        return gaps
 
     def take_event_times(self) -> Ints:
         """Event times of all updates folded since the last call, in milliseconds."""
@@ -182,76 +203,74 @@ class Aggregator:
             for entity in self.plan.entities
         }
 
-    def _fetch(self, blocks: Sequence[Block]) -> None:
-        """Load the rows that blocks touch and the cache does not hold."""
-        missing: dict[bytes, str] = {}
-        for block in blocks:
-            for view, rows in self._by_view(block):
-                join_key = view.entity.join_key
-                table = self._tables[join_key]
-                for key in np.unique(block.updates.key[rows]).tolist():
-                    name = block.updates.keys[key]
-                    if table.find(name) is None:
-                        missing[name] = join_key
-        found = self._store.read(list(missing))
-        by_table: dict[str, tuple[list[int], list[dict[bytes, bytes]]]] = defaultdict(
-            lambda: ([], [])
-        )
-        for (key, join_key), content in zip(missing.items(), found, strict=True):
-            row = self._tables[join_key].row(key)
-            if content:
-                by_table[join_key][0].append(row)
-                by_table[join_key][1].append(content)
-        for join_key, (rows_, contents) in by_table.items():
-            self._tables[join_key].load(rows_, contents)
-        self.counts["rows_read"] += len(missing)
-
-    def _by_view(self, block: Block) -> list[tuple[StoredView, Ints]]:
-        views = block.updates.view
-        return [(self.plan.views[v], np.flatnonzero(views == v)) for v in np.unique(views).tolist()]
-
-    def _fold(
-        self,
-        progress: Progress,
-        marker: Marker,
-        block: Block,
-        touched: dict[str, dict[str, list[Ints]]],
-    ) -> None:
-        updates = block.updates
-        high_water = progress.high_water.get(block.header.source_name, -1)
-        marked: list[tuple[EntityTable, Ints]] = []
-        for view, chosen in self._by_view(block):
-            fresh = self._fresh(updates.offset, chosen, high_water)  # rule 1
-            self.counts["repeated_updates"] += len(chosen) - len(fresh)
-            table = self._tables[view.entity.join_key]
-            keys, place = np.unique(updates.key[fresh], return_inverse=True)
-            rows = np.array([table.find(updates.keys[k]) for k in keys.tolist()], np.int64)
-            open_ = np.array([self._is_open(table.markers[r], marker) for r in rows], np.bool_)
-            kept = open_[place] if len(rows) else np.zeros(0, np.bool_)  # rule 2
-            self.counts["skipped_updates"] += len(fresh) - int(kept.sum())
-            fresh, place = fresh[kept], place[kept]
-            if not len(fresh):
-                continue
-            table.tables[view.name].folding(updates, fresh, rows[place])(0, len(fresh))
-            touched[view.entity.join_key][view.name].append(rows[open_])
-            marked.append((table, rows[open_]))
-            self.counts["folded_updates"] += len(fresh)
-            times = updates.time[fresh]
-            self._event_times.append(times)
-            self.newest_event_time = max(self.newest_event_time, int(times.max()))
-        for table, rows in marked:
-            for row in rows.tolist():
+    def _fold(self, parts: Sequence[Part]) -> list[tuple[EntityTable, RowWrite]]:
+        """Fold the updates of blocks; returns the writes of the rows they change."""
+        updates = joined([part.updates for part in parts])
+        place = np.repeat(np.arange(len(parts)), [len(part.updates) for part in parts])
+        fresh = np.flatnonzero(np.concatenate([NONE_FRESH, *(part.fresh for part in parts)]))
+        rows = self._rows(updates, fresh)
+        row_of_key, last, covered = np.full((3, len(updates.keys)), -1, np.int64)
+        np.maximum.at(last, updates.key[fresh], place[fresh])
+        for key, (table, row) in rows.items():
+            row_of_key[key], marker = row, parts[last[key]].marker
+            covered[key] = self._covered(table.markers[row], marker.generation)
+            # A row that is open for one block of a step is open for those after it.
+            if marker.offset > covered[key]:
                 table.markers[row] = marker
+        offset = np.array([part.marker.offset for part in parts], np.int64)[place]
+        chosen = fresh[offset[fresh] > covered[updates.key[fresh]]]  # rule 2
+        self.counts["repeated_updates"] += len(updates) - len(fresh)
+        self.counts["skipped_updates"] += len(fresh) - len(chosen)
+        self.counts["folded_updates"] += len(chosen)
+        self._event_times.append(updates.time[chosen])
+        self.newest_event_time = int(updates.time[chosen].max(initial=self.newest_event_time))
+        touched: dict[str, dict[str, Ints]] = defaultdict(dict)
+        for v in np.unique(updates.view[chosen]).tolist():
+            view, part = self.plan.views[v], chosen[updates.view[chosen] == v]
+            found = row_of_key[updates.key[part]]
+            join_key = view.entity.join_key
+            folding = self._tables[join_key].tables[view.name].folding(updates, part, found)
+            folding(0, len(part))
+            touched[join_key][view.name] = np.unique(found)
+        return [
+            (self._tables[join_key], write)
+            for join_key, views in touched.items()
+            for write in self._tables[join_key].writes(views)
+        ]
+
+    def _rows(self, updates: Columns, fresh: Ints) -> dict[int, tuple[EntityTable, int]]:
+        """The row of each key of the fresh updates; what the cache does not hold is read."""
+        used, first = np.unique(updates.key[fresh], return_index=True)
+        views = updates.view[fresh[first]]
+        rows: dict[int, tuple[EntityTable, int]] = {}
+        missing: dict[str, list[int]] = defaultdict(list)
+        for key, v in zip(used.tolist(), views.tolist(), strict=True):
+            join_key = self.plan.views[v].entity.join_key
+            table, name = self._tables[join_key], updates.keys[key]
+            found = table.find(name)
+            if found is None:
+                missing[join_key].append(key)
+            rows[key] = table, table.row(name) if found is None else found
+        names = [updates.keys[key] for keys in missing.values() for key in keys]
+        contents = iter(self._store.read(names))
+        for join_key, keys in missing.items():
+            held = [(rows[key][1], content) for key in keys if (content := next(contents))]
+            if held:
+                self._tables[join_key].load(*zip(*held, strict=True))
+        self.counts["rows_read"] += len(names)
+        return rows
 
     @staticmethod
-    def _fresh(offsets: Ints, chosen: Ints, high_water: int) -> Ints:
-        """Of the chosen updates those that no block before has brought."""
-        return chosen[offsets[chosen] > high_water]
+    def _fresh(offsets: Ints, high_water: int) -> NDArray[np.bool_]:
+        """Of the updates of a block those that no block before has brought."""
+        return offsets > high_water
 
     @staticmethod
-    def _is_open(stored: Marker | None, marker: Marker) -> bool:
-        """Whether a row still wants a block; the row's marker covers what it holds already."""
-        return stored is None or not stored.covers(marker.generation, marker.offset)
+    def _covered(stored: Marker | None, generation: int) -> int:
+        """The last offset that a row holds already in a life of its topic, −1 for none."""
+        if stored is None or stored.generation < generation:
+            return -1
+        return stored.offset if stored.generation == generation else OFFSET_MAX
 
     def _write(self, writes: list[tuple[EntityTable, RowWrite]]) -> None:
         done = self._store.write([write for _, write in writes])

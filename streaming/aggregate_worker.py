@@ -11,14 +11,14 @@ the blocks of one partition stops that partition, and says so; the others go on.
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from features.errors import BadInput, HeadraceError, Refused, Unavailable
 from features.row_store import Checkpoint, RowStore, Seal
 from features.spec import Plan
-from streaming.aggregate import Aggregator, BlockGap, Fenced
-from streaming.blocks import Block, decode_block
+from streaming.aggregate import Aggregator, Fenced, Placed
+from streaming.blocks import decode_block
 from streaming.metrics import Observer
 from streaming.pace import repeat
 from streaming.plans import load_plan
@@ -101,10 +101,10 @@ class AggregateWorker:
 
     def _work(self, opened: Opened, polled: Mapping[int, Sequence[Record]]) -> None:
         settled = self._settle(opened)
-        for partition, records in polled.items():
-            # What came for a partition before it was settled is read again from its checkpoint.
-            if records and partition in self._owned and partition not in settled:
-                self._fold(opened.store, partition, records)
+        # What came for a partition before it was settled is read again from its checkpoint.
+        ready = (self._owned - settled).intersection(polled)
+        if any(polled[partition] for partition in ready):
+            self._fold(opened.store, {p: polled[p] for p in sorted(ready) if polled[p]})
         self._checkpoint(opened.store, self._clock() - self._sealed_at >= self._interval_s)
 
     def _settle(self, opened: Opened) -> set[int]:
@@ -163,52 +163,74 @@ class AggregateWorker:
         self._observer.stopped(partition, reason)
         log.error("updates partition %s is stopped, others go on: %s", partition, reason)
 
-    def _fold(self, store: RowStore, partition: int, records: Sequence[Record]) -> None:
-        """Fold consecutive blocks; what cannot be folded stops the partition."""
-        blocks: list[tuple[int, Block]] = []
-        fault: str | None = None
-        for record in records:
-            try:
-                blocks.append((record.offset, decode_block(record.value or b"")))
-            except BadInput as error:
-                fault = f"offset {record.offset}: {error}"
-                break
-        try:
-            self._fold_blocks(store, partition, blocks)
-        except BlockGap as error:
-            fault = str(error)
-        except (BadInput, Refused) as error:
-            fault = f"offsets {blocks[0][0]} to {blocks[-1][0]}: {error}"
-        if fault is not None:
-            self._stop(partition, fault)
-            return
+    def _fold(self, store: RowStore, polled: Mapping[int, Sequence[Record]]) -> None:
+        """Fold consecutive blocks; what cannot be folded stops its partition."""
+        blocks: dict[int, deque[Placed]] = {}
+        faults: dict[int, str] = {}
+        for partition, records in polled.items():
+            decoded = blocks[partition] = deque()
+            for record in records:
+                try:
+                    decoded.append((record.offset, decode_block(record.value or b"")))
+                except BadInput as error:
+                    faults[partition] = f"offset {record.offset}: {error}"
+                    break
+        if not self._dirty:
+            self._dirty = True
+            self._observer.unsaved(True)
+        while arrived := self._of_one_plan(blocks):
+            for partition, fault in self._fold_all(store, arrived).items():
+                faults[partition] = fault
+                blocks[partition].clear()
         self._link.worked()
-        self._observe(partition, records)
+        for partition, fault in faults.items():
+            self._stop(partition, fault)
+        self._observe({p: records for p, records in polled.items() if p not in faults})
 
-    def _fold_blocks(
-        self, store: RowStore, partition: int, blocks: Sequence[tuple[int, Block]]
-    ) -> None:
-        """Fold blocks, cut where they name another plan."""
+    def _of_one_plan(self, blocks: Mapping[int, deque[Placed]]) -> dict[int, list[Placed]]:
+        """Take from each partition the blocks up to where another plan is named.
+
+        The plan in use goes on as long as any partition's next block names it.
+        """
         assert self._aggregator is not None
-        start = 0
-        while start < len(blocks):
-            version = blocks[start][1].header.plan
-            stop = start + 1
-            while stop < len(blocks) and blocks[stop][1].header.plan == version:
-                stop += 1
-            if self._aggregator.plan.version != version:
-                self._plan = load_plan(store, version)
-                self._aggregator.use(self._plan)
-                log.info("folds by plan %s from offset %s", version, blocks[start][0])
-            if not self._dirty:
-                self._dirty = True
-                self._observer.unsaved(True)
-            self._aggregator.step(partition, blocks[start:stop])
-            start = stop
+        wanted = [_plan_of(waiting) for waiting in blocks.values() if waiting]
+        version = self._aggregator.plan.version
+        if version not in wanted:
+            version = wanted[0] if wanted else version
+        taken: dict[int, list[Placed]] = {}
+        for partition, waiting in blocks.items():
+            while waiting and _plan_of(waiting) == version:
+                taken.setdefault(partition, []).append(waiting.popleft())
+        return taken
 
-    def _observe(self, partition: int, records: Sequence[Record]) -> None:
+    def _fold_all(self, store: RowStore, arrived: Mapping[int, Sequence[Placed]]) -> dict[int, str]:
+        """Fold blocks of one plan; what is wrong with the partitions that must stop."""
+        try:
+            return self._folding(store, arrived).step(arrived)
+        except (BadInput, Refused) as error:
+            if len(arrived) == 1:
+                ((partition, blocks),) = arrived.items()
+                return {partition: f"offsets {blocks[0][0]} to {blocks[-1][0]}: {error}"}
+        # Which one it is shows when each is folded alone.
+        faults: dict[int, str] = {}
+        for partition, blocks in arrived.items():
+            faults |= self._fold_all(store, {partition: blocks})
+        return faults
+
+    def _folding(self, store: RowStore, arrived: Mapping[int, Sequence[Placed]]) -> Aggregator:
+        """The core, with the plan that blocks name."""
+        assert self._aggregator is not None
+        version = _plan_of(next(iter(arrived.values())))
+        if self._aggregator.plan.version != version:
+            self._plan = load_plan(store, version)
+            self._aggregator.use(self._plan)
+            log.info("folds by plan %s", version)
+        return self._aggregator
+
+    def _observe(self, folded: Mapping[int, Sequence[Record]]) -> None:
         aggregator = self._aggregator
         assert aggregator is not None
+        records = [record for part in folded.values() for record in part]
         self._observer.add(aggregator.counts)
         self._observer.batch("records", len(records))
         self._observer.batch("updates", aggregator.counts["folded_updates"])
@@ -219,9 +241,10 @@ class AggregateWorker:
         )
         self._observer.set("newest_event_time_ms", aggregator.newest_event_time)
         self._observer.plan(aggregator.plan.version)
-        end = self._source.end(partition)
-        if end is not None:
-            self._observer.lag(partition, end - records[-1].offset - 1)
+        for partition, part in folded.items():
+            end = self._source.end(partition)
+            if end is not None:
+                self._observer.lag(partition, end - part[-1].offset - 1)
 
     def _checkpoint(self, store: RowStore, due: bool) -> None:
         if self._sealing is not None:
@@ -268,3 +291,8 @@ class AggregateWorker:
                 self._checkpoint(opened.store, due=False)
         except Unavailable as error:
             log.warning("stops without a last checkpoint: %s", error)
+
+
+def _plan_of(blocks: Sequence[Placed]) -> str:
+    """The plan that the first of some blocks names."""
+    return blocks[0][1].header.plan

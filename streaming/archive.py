@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from features.errors import Refused
+from features.errors import HeadraceError, Refused
 from features.offline import VersionView, day_of, stored_rows, version_views
 from features.row_store import Checkpoint
 from features.spec import Plan
@@ -62,6 +62,10 @@ class _Open:
     """The latest so far, of any block."""
     period: int
     plan: str
+
+
+class BlockGap(HeadraceError):
+    """Blocks of one incarnation are missing: what follows them cannot be archived."""
 
 
 class PartitionArchive:
@@ -174,7 +178,9 @@ class PartitionArchive:
             self._aggregator.use(plan)
             self._declare(plan)
             log.info("archives by plan %s from offset %s", version, arrived[0].offset)
-        self._aggregator.step(self.partition, [(a.offset, a.block) for a in arrived])
+        gaps = self._aggregator.step({self.partition: [(a.offset, a.block) for a in arrived]})
+        if gaps:
+            raise BlockGap(gaps[self.partition])
         self.counts["archived_blocks"] += len(arrived)
 
     def _declare(self, plan: Plan) -> None:

@@ -79,7 +79,7 @@ def fold_logs(
     for partition, blocks in sorted(logs.items()):
         start = aggregator.own(partition, GENERATION, 0)
         for at in range(start, len(blocks), batch):
-            aggregator.step(partition, blocks[at : at + batch])
+            aggregator.step({partition: blocks[at : at + batch]})
 
 
 def final_rows(events: Sequence[Event], plan: Plan) -> dict[bytes, Hash]:

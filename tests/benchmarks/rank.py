@@ -135,7 +135,7 @@ def fill(plan: Plan, recorded: list[Event], store: RowStore) -> int:
         routed = router.step(0, records, projection)
         assert not routed.counts["dead"]
         for outgoing in routed.outgoing:
-            aggregator.step(0, [(at, decode_block(outgoing.value))])
+            aggregator.step({0: [(at, decode_block(outgoing.value))]})
             at += 1
     return aggregator.counts["rows_written"]
 

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.codec import MARKER_FIELD
 from features.entities import ANY, RowWrite
 from features.layout import Ints
@@ -19,16 +22,16 @@ class _FoldsRepeats(Aggregator):
     """Without rule 1: what a restarted `route` repeats is folded again."""
 
     @staticmethod
-    def _fresh(offsets: Ints, chosen: Ints, high_water: int) -> Ints:
-        return chosen
+    def _fresh(offsets: Ints, high_water: int) -> NDArray[np.bool_]:
+        return np.ones(len(offsets), np.bool_)
 
 
 class _FoldsIntoAnyRow(Aggregator):
     """Without rule 2: a row that holds a block already takes it once more."""
 
     @staticmethod
-    def _is_open(stored: Marker | None, marker: Marker) -> bool:
-        return True
+    def _covered(stored: Marker | None, generation: int) -> int:
+        return -1
 
 
 class _Overwriting(MemoryRows):

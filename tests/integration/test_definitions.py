@@ -125,7 +125,7 @@ def _recounted(
         aggregator.own(target, GENERATION, 0)
         for offset, block in blocks:
             aggregator.use(load_plan(store, block.header.plan))
-            aggregator.step(target, [(offset, block)])
+            aggregator.step({target: [(offset, block)]})
     return unmarked(store.rows)
 
 

@@ -88,7 +88,7 @@ def _ends_as(rows: Sequence[Row], cuts: Sequence[int] = (), again: int = 0) -> d
             at = aggregator.own(partition, GENERATION, 0)
             blocks = [(offset, decode_block(log[offset])) for offset in range(at, len(log))]
             if blocks:
-                aggregator.step(partition, blocks)
+                aggregator.step({partition: blocks})
                 store.save_checkpoint(partition, aggregator.checkpoints()[partition])
     return unmarked(store.rows)
 

@@ -90,7 +90,7 @@ def _rows(outgoing: Sequence[Outgoing]) -> dict[bytes, Hash]:
         for offset, block in blocks:
             if aggregator.plan.version != block.header.plan:
                 aggregator.use(load_plan(store, block.header.plan))
-            aggregator.step(partition, [(offset, block)])
+            aggregator.step({partition: [(offset, block)]})
     return _as_read(unmarked(store.rows))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from prometheus_client import generate_latest
 
+from features.codec import field_name, updated_at_field
 from features.errors import Unavailable
 from features.events import Event, dump_event
 from features.row_store import MemoryRows
@@ -128,6 +129,26 @@ def test_a_block_of_an_unknown_plan_stops_its_partition_for_good() -> None:
         log[5] = log[5]._replace(value=stranger.value)
 
     _broken(replace, "is stored in Redis although a block names it")
+
+
+def test_a_stored_row_that_is_damaged_stops_its_own_partition() -> None:
+    """It shows while the blocks of all partitions are folded at once."""
+    topic, store = _updates(EVENTS), MemoryRows()
+    logs = blocks_by_target(routed(EVENTS, PLAN, batch=10))
+    key = next(k for _, block in logs[0] for k in block.updates.keys if b"user_id" in k)
+    counts = field_name("user_activity", "counts")
+    store.rows[key] = {
+        counts: b"\x12\x03\xff\xff\xff",
+        updated_at_field("user_activity"): b"\x08\x01",
+    }
+    folding = _Folding(topic, store)
+    folding.turns()
+    (fault,) = folding.observer.faults()
+    assert fault.startswith("partition 0 is stopped: offsets ")
+    assert "is not in Headrace's layout" in fault
+    others = {k for p, log in logs.items() if p for _, block in log for k in block.updates.keys}
+    expected, rows = final_rows(EVENTS, PLAN), unmarked(store.rows)
+    assert {k: rows[k] for k in others} == {k: expected[k] for k in others}
 
 
 def _parts(plan: object) -> dict[str, object]:
