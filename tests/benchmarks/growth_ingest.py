@@ -1,16 +1,16 @@
 """What an event costs as things grow: processor time of all processes together, by the event.
 
-From a base (users, items, rate, one partition) one thing at a time is made larger: ten times the
-users, ten times the items, ten times the rate, two and four partitions. Every user and item has a
-row before the clock starts; then impressions with clicks come at a steady rate. The cost is the
-processor time of `route`, `aggregate`, broker and Valkey.
+On one partition things are made larger one after the other: ten times the rate, then also ten times
+the items, then also ten times the users; the base has two and four partitions besides. Every user
+and item has a row before the clock starts; then impressions with clicks come at a steady rate. The
+cost is the processor time of `route`, `aggregate`, broker and Valkey.
 
 The yardstick is stock `FeatureStore.push` (its process and Valkey's) to ten times the rows.
 """
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import psutil
@@ -19,7 +19,7 @@ import redis
 from deploy.ports import HOST
 from features.events import EngagementEvent, Event, ImpressionEvent, ShownItem
 from tests.benchmarks.ground import START_MS, scratch
-from tests.benchmarks.live import Servers, emptied, grounded, keyed, until, working
+from tests.benchmarks.live import Servers, emptied, grounded, keyed, working
 from tests.benchmarks.report import Result
 from tests.benchmarks.stock_feast import StockWriter
 
@@ -45,19 +45,13 @@ FULL_BASE = Load(users=20_000, items=5_000, per_s=800)
 
 def run(full: bool) -> Result:
     base = FULL_BASE if full else BASE
-    loads = {
-        "base": base,
-        "users": replace(base, users=MORE * base.users),
-        "items": replace(base, items=MORE * base.items),
-        "rate": replace(base, per_s=MORE * base.per_s),
-        "partitions_2": replace(base, partitions=2),
-        "partitions_4": replace(base, partitions=4),
-    }
+    grown = {"base": base, "rate": replace(base, per_s=MORE * base.per_s)}
+    grown["items"] = replace(base, items=MORE * base.items)
+    grown["users"] = replace(grown["items"], users=MORE * base.users)
     with scratch() as folder, grounded(folder) as ground:
-        cost = {
-            name: cost_us(emptied(ground, f"{ground.topic}.{name}", load.partitions), load)
-            for name, load in loads.items()
-        }
+        cost = costs_us(ground, 1, grown)
+        for partitions in (2, 4):
+            cost |= costs_us(ground, partitions, {f"partitions_{partitions}": base})
         pushed = pushed_us(ground, StockWriter(ground.repo, folder, ground.plan), base.users)
     factor = {name: us / cost["base"] for name, us in cost.items() if name != "base"}
     ours = {
@@ -74,19 +68,23 @@ def run(full: bool) -> Result:
     return Result("growth_ingest", ours, yardstick, ratio)
 
 
-def cost_us(ground: Servers, load: Load) -> float:
-    """Processor microseconds per event of all processes, at a steady rate."""
-    known = list(_everyone(load))
-    ground.send(keyed(known))
-    flow = list(_flow(load, int(load.per_s * SECONDS)))
+def costs_us(ground: Servers, partitions: int, loads: Mapping[str, Load]) -> dict[str, float]:
+    """Processor microseconds per event of all processes under each load, one after the other."""
+    ground = emptied(ground, f"{ground.topic}.{partitions}", partitions)
+    found: dict[str, float] = {}
     with working(ground) as pipeline:
-        wanted = ground.updates(known)
-        until(lambda: pipeline.done()["folded_updates"] >= wanted)
-        used = sum(pipeline.cpu_s().values())
-        ground.send_paced(keyed(flow), load.per_s)
-        wanted += ground.updates(flow)
-        until(lambda: pipeline.done()["folded_updates"] >= wanted)
-        return (sum(pipeline.cpu_s().values()) - used) / len(flow) * 1e6
+        wanted = 0
+        for name, load in loads.items():
+            known, flow = list(_everyone(name, load)), list(_flow(name, load))
+            ground.send(keyed(known))
+            wanted += ground.updates(known)
+            pipeline.wait(wanted)
+            used = sum(pipeline.cpu_s().values())
+            ground.send_paced(keyed(flow), load.per_s)
+            wanted += ground.updates(flow)
+            pipeline.wait(wanted)
+            found[name] = (sum(pipeline.cpu_s().values()) - used) / len(flow) * 1e6
+    return found
 
 
 def pushed_us(ground: Servers, stock: StockWriter, users: int) -> tuple[float, float]:
@@ -107,20 +105,20 @@ def pushed_us(ground: Servers, stock: StockWriter, users: int) -> tuple[float, f
     return found[0], found[1]
 
 
-def _everyone(load: Load) -> Iterator[Event]:
+def _everyone(name: str, load: Load) -> Iterator[Event]:
     """One event for each user, on all items in turn, and for each item."""
     for number in range(max(load.users, load.items)):
-        yield _click(number, number % load.users, number % load.items)
+        yield _click(f"{name}-{number}", number, number % load.users, number % load.items)
 
 
-def _flow(load: Load, count: int) -> Iterator[Event]:
+def _flow(name: str, load: Load) -> Iterator[Event]:
     """Impressions of one item, each followed by a click in one case of three."""
     rng = random.Random(7)
-    made = 0
+    made, count = 0, int(load.per_s * SECONDS)
     while made < count:
         user, item = rng.randrange(load.users), rng.randrange(load.items)
         yield ImpressionEvent(
-            event_id=f"shown-{made}",
+            event_id=f"{name}-shown-{made}",
             event_time=START_MS + 10_000_000 + made,
             request_id=f"r{made}",
             user_id=f"u{user}",
@@ -129,13 +127,13 @@ def _flow(load: Load, count: int) -> Iterator[Event]:
         )
         made += 1
         if made < count and rng.random() < 1 / 3:
-            yield _click(START_MS + made, user, item)
+            yield _click(f"{name}-clicked-{made}", made, user, item)
             made += 1
 
 
-def _click(number: int, user: int, item: int) -> Event:
+def _click(event_id: str, number: int, user: int, item: int) -> Event:
     return EngagementEvent(
-        event_id=f"click-{number}",
+        event_id=event_id,
         event_time=START_MS + number % 10_000_000,
         user_id=f"u{user}",
         item_id=f"i{item}",
