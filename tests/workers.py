@@ -61,7 +61,7 @@ class Stream:
         programs = [self._program(name) for name in names]
         started = [(p, spawn(p, self.logs / f"{p.name}.log")) for p in programs]
         self.alive |= {program.name: child for program, child in started}
-        wait_until_ready(started, 60)
+        wait_until_ready(started, 180)
 
     def kill(self, name: str) -> None:
         """End a worker as a power cut would."""
