@@ -391,8 +391,7 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
         for partition in assigned:
             self._consumer.seek(partition, 0)
         self._consumer.pause(*assigned)
-        if assigned:
-            self._changes.put((True, [tp.partition for tp in assigned]))
+        self._changes.put((True, [tp.partition for tp in assigned]))
 
 
 def open_sink(bootstrap: str) -> KafkaSink:

@@ -30,7 +30,10 @@ class Listener(Protocol):
     """Told of changes of ownership, inside `poll`."""
 
     def gained(self, partitions: Sequence[int]) -> None:
-        """These partitions are ours now; set where to read with `seek` before they are read."""
+        """These partitions are ours now; set where to read with `seek` before they are read.
+
+        None are, when the group took in more members than there are partitions.
+        """
 
     def lost(self, partitions: Sequence[int]) -> None:
         """These partitions are no longer ours; what was cached for them is worth nothing."""

@@ -131,3 +131,27 @@ def test_a_member_reads_on_after_its_broker_was_killed_and_came_back(
     wanted = {b"%d" % n for n in range(200)}
     until(lambda: reader.has(0) and {r.value for r in reader.got} == wanted, 60, "for all")
     reader.source.close()
+
+
+def test_a_member_without_partitions_hears_that_it_is_in(
+    any_broker: str, unique: Callable[[str], str]
+) -> None:
+    """A spare worker is healthy: it would be restarted for ever otherwise."""
+    topic, group, broker = unique("events"), unique("group"), Broker(any_broker, {})
+    broker.topics({topic: 1})
+    told: list[Sequence[int]] = []
+
+    class Spare(Reader):
+        def gained(self, partitions: Sequence[int]) -> None:
+            told.append(partitions)
+
+    members = [Reader(broker.source(topic, group))]
+    try:
+        until(lambda: members[0].has(0) and members[0].owned == {0})
+        members.append(Spare(broker.source(topic, group)))
+        until(lambda: all(member.has(0) for member in members) and bool(told))
+        owner = members[0] if members[0].owned else members[1]
+        assert told == ([[]] if owner is members[0] else [[0]])
+    finally:
+        for member in members:
+            member.source.close()
