@@ -6,8 +6,9 @@ of a call must share a slot, so there it is one call a row, pipelined to all pri
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import chain
 from typing import Any, Final, TypeVar, cast
 
 import redis
@@ -76,10 +77,17 @@ return 1
 """
 
 _RAISE: Final = """
-local stands = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '-1')
-if tonumber(ARGV[2]) <= stands then return stands end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-return tonumber(ARGV[2])
+local stand = {}
+for at = 1, #ARGV, 2 do
+  local number = tonumber(ARGV[at + 1])
+  local stands = tonumber(redis.call('HGET', KEYS[1], ARGV[at]) or '-1')
+  if number > stands then
+    redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
+    stands = number
+  end
+  stand[#stand + 1] = stands
+end
+return stand
 """
 
 _GENERATION: Final = """
@@ -239,11 +247,12 @@ class RedisRows:
         found = call(lambda: self._holder(key).client.hgetall(key))
         return {k.decode(): v.decode() for k, v in cast(Hash, found).items()}
 
-    def raise_to(self, name: str, field: str, number: int) -> int:
-        """Raise a number that only grows; returns the one that stands."""
+    def raise_to(self, name: str, numbers: Mapping[str, int]) -> dict[str, int]:
+        """Raise numbers that only grow; returns those that stand."""
         key = f"{self._space}:{name}"
-        call = ([key.encode()], [field, number])
-        return int(self._holder(key).scripted(_RAISE, [call])[0])
+        call = ([key.encode()], list(chain.from_iterable(numbers.items())))
+        (stand,) = self._holder(key).scripted(_RAISE, [call])
+        return dict(zip(numbers, map(int, stand), strict=True))
 
     def generation(self, topic: str, topic_id: str) -> int:
         """The number of a topic's life."""

@@ -3,7 +3,7 @@
 `tests/contract/test_row_store.py` runs one suite over every implementation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -83,8 +83,8 @@ class RowStore(Protocol):
     def remembered(self, name: str) -> dict[str, str]:
         """All facts under a name."""
 
-    def raise_to(self, name: str, field: str, number: int) -> int:
-        """Raise a number that only grows; returns the one that stands. It begins at −1."""
+    def raise_to(self, name: str, numbers: Mapping[str, int]) -> dict[str, int]:
+        """Raise numbers that only grow, all or none; returns those that stand. They begin at −1."""
 
     def generation(self, topic: str, topic_id: str) -> int:
         """The number of a topic's life: 1, 2, … in the order its ids were first seen."""
@@ -160,10 +160,10 @@ class MemoryRows:
     def remembered(self, name: str) -> dict[str, str]:
         return dict(self._facts.get(name, {}))
 
-    def raise_to(self, name: str, field: str, number: int) -> int:
-        stands = max(number, self._numbers.get((name, field), -1))
-        self._numbers[name, field] = stands
-        return stands
+    def raise_to(self, name: str, numbers: Mapping[str, int]) -> dict[str, int]:
+        for field, number in numbers.items():
+            self._numbers[name, field] = max(number, self._numbers.get((name, field), -1))
+        return {field: self._numbers[name, field] for field in numbers}
 
     def generation(self, topic: str, topic_id: str) -> int:
         known = self._facts.setdefault(f"generations:{topic}", {})

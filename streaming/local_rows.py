@@ -5,7 +5,7 @@ Everything written since the last seal is one transaction: it stands whole or no
 
 import sqlite3
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -129,11 +129,13 @@ class LocalRows:
         """Let another value stand for a fact."""
         self._file.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (name, field, value))
 
-    def raise_to(self, name: str, field: str, number: int) -> int:
-        """Raise a number that only grows; returns the one that stands."""
-        stands = max(int(self.remembered(name).get(field, -1)), number)
-        self.replace(name, field, str(stands))
-        return stands
+    def raise_to(self, name: str, numbers: Mapping[str, int]) -> dict[str, int]:
+        """Raise numbers that only grow; returns those that stand."""
+        known = self.remembered(name)
+        stand = {field: max(int(known.get(field, -1)), n) for field, n in numbers.items()}
+        for field, number in stand.items():
+            self.replace(name, field, str(number))
+        return stand
 
     def remembered(self, name: str) -> dict[str, str]:
         """All facts under a name."""

@@ -16,7 +16,7 @@ cut at its offset. That holds for a fenced worker that still runs, and on every 
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from features.errors import Refused
@@ -118,19 +118,15 @@ class Activations:
     ) -> None:
         self._store, self._definitions = store, definitions
         self._name = _starts(generation, partition)
-        self._routed = f"routed:{generation}", str(partition)
+        self._routed, self._partition = _routed(generation), str(partition)
         self._offsets: list[int] = []
         self._readers: list[Reader[Any]] = []
-
-    def claim(self, last: int) -> None:
-        """Say that offsets up to `last` are about to be routed."""
-        self._store.raise_to(*self._routed, last)
 
     def catch_up(self, resume_at: int = 0) -> int:
         """Give every definition its offset, at `resume_at` at least; returns how many are new."""
         had = len(self._offsets)
         for number in range(had, len(self._definitions)):
-            routed = self._store.raise_to(*self._routed, -1)
+            routed = self._store.raise_to(self._routed, {self._partition: -1})[self._partition]
             start = max([routed + 1, resume_at, *self._offsets[-1:]])
             stands = self._store.remember(self._name, str(number), str(start))
             self._offsets.append(int(stands))
@@ -148,6 +144,15 @@ class Activations:
         following = place + 1
         until = self._offsets[following] if following < len(self._offsets) else None
         return self._readers[max(place, 0)], until
+
+
+def claim(store: RowStore, generation: int, last: Mapping[int, int]) -> None:
+    """Say up to which offsets of `events` partitions is about to be routed."""
+    store.raise_to(_routed(generation), {str(partition): at for partition, at in last.items()})
+
+
+def _routed(generation: int) -> str:
+    return f"routed:{generation}"
 
 
 def _starts(generation: int, partition: int) -> str:

@@ -22,7 +22,7 @@ from features.plan_change import compare
 from features.spec import Plan
 from streaming.metrics import Observer
 from streaming.pace import repeat
-from streaming.plans import Activations, Definitions
+from streaming.plans import Activations, Definitions, claim
 from streaming.records import Record, RecordSink, RecordSource
 from streaming.route import Routed, Router, RouteSettings
 from streaming.store_link import Opened, StoreLink, secure
@@ -260,11 +260,10 @@ class RouteWorker:
 
     def _claim(self, polled: Mapping[int, Sequence[Record]]) -> None:
         """Say how far this turn will route, then look for definitions: see `streaming.plans`."""
-        for partition, records in polled.items():
-            if records:
-                self._activations[partition].claim(records[-1].offset)
+        last = {partition: records[-1].offset for partition, records in polled.items() if records}
         opened = self._link.reach()
-        if any(polled.values()) and self._definitions is not None and opened is not None:
+        if last and self._definitions is not None and opened is not None:
+            claim(opened.store, opened.generation, last)
             self._definitions.refresh()
             if self._take_over():
                 secure(opened.store, "the offset from which a new plan applies")

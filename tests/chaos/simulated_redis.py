@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import mmh3
@@ -164,9 +164,9 @@ class SimulatedRows:
         shard = self._redis.shard_of(name.encode())
         return self._ask(shard, lambda rows: rows.remembered(name))
 
-    def raise_to(self, name: str, field: str, number: int) -> int:
+    def raise_to(self, name: str, numbers: Mapping[str, int]) -> dict[str, int]:
         shard = self._redis.shard_of(name.encode())
-        return self._tell(shard, lambda rows: rows.raise_to(name, field, number))
+        return self._tell(shard, lambda rows: rows.raise_to(name, numbers))
 
     def generation(self, topic: str, topic_id: str) -> int:
         shard = self._redis.shard_of(topic.encode())

@@ -221,15 +221,11 @@ def test_the_first_of_several_facts_stands(store: RowStore) -> None:
 
 
 def test_a_number_only_grows(store: RowStore) -> None:
-    assert store.raise_to("routed", "0", -1) == -1
-    assert [store.raise_to("routed", "0", number) for number in (0, 5, 3, 2**53)] == [
-        0,
-        5,
-        5,
-        2**53,
-    ]
-    assert store.raise_to("routed", "1", -1) == -1
-    assert store.raise_to("routed", "0", -1) == 2**53
+    assert store.raise_to("routed", {"0": -1}) == {"0": -1}
+    for number, stands in ((0, 0), (5, 5), (3, 5), (2**53, 2**53)):
+        assert store.raise_to("routed", {"0": number}) == {"0": stands}
+    assert store.raise_to("routed", {"1": -1, "0": 7}) == {"1": -1, "0": 2**53}
+    assert store.raise_to("routed", {"0": -1, "1": 4}) == {"0": 2**53, "1": 4}
 
 
 def test_lives_of_a_topic_are_numbered_in_the_order_they_are_seen(store: RowStore) -> None:

@@ -11,6 +11,7 @@ from streaming.plans import (
     Activations,
     Definitions,
     all_plans,
+    claim,
     load_plan,
     since_when,
     store_plan,
@@ -94,7 +95,7 @@ def test_each_definition_applies_from_its_offset_to_the_next() -> None:
     definitions = _defined(store, NARROW)
     activations = Activations(store, definitions, 1, 0)
     assert activations.catch_up(10) == 1
-    activations.claim(49)
+    claim(store, 1, {0: 49})
     definitions.define(WIDER, 7)
     assert activations.catch_up() == 1
     assert activations.since == 50
@@ -114,11 +115,11 @@ def test_a_restart_reads_the_same_offsets_and_changes_nothing() -> None:
     store = MemoryRows()
     first = Activations(store, _defined(store, NARROW), 1, 0)
     first.catch_up(0)
-    first.claim(49)
+    claim(store, 1, {0: 49})
     first = Activations(store, _defined(store, WIDER), 1, 0)
     first.catch_up(0)
     again = Activations(store, Definitions(store), 1, 0)
-    again.claim(200)
+    claim(store, 1, {0: 200})
     again.catch_up(80)
     assert _in_force(again, 0, 49, 50) == _in_force(first, 0, 49, 50)
     assert store.remembered("starts:1/0") == {"0": "0", "1": "50"}
@@ -145,7 +146,7 @@ def test_partitions_and_lives_of_a_topic_have_offsets_of_their_own() -> None:
     store = MemoryRows()
     definitions = _defined(store, NARROW)
     one = Activations(store, definitions, 1, 0)
-    one.claim(9)
+    claim(store, 1, {0: 9})
     definitions.define(WIDER, 5)
     for number, activations in (
         (10, one),
@@ -163,7 +164,7 @@ class _Worker:
     """
 
     def __init__(self, store: MemoryRows) -> None:
-        self._definitions = Definitions(store)
+        self._store, self._definitions = store, Definitions(store)
         self._activations = Activations(store, self._definitions, 1, 0)
         self._activations.catch_up()
         self.at, self._waiting = 0, [0]
@@ -173,7 +174,7 @@ class _Worker:
         covered = range(self.at, self.at + length)
         self.at += length
         return [
-            lambda: self._activations.claim(covered[-1]),
+            lambda: claim(self._store, 1, {0: covered[-1]}),
             self._definitions.refresh,
             self._activations.catch_up,
             lambda: out.extend((o, self._activations.at(o)[0].plan.version) for o in covered),
@@ -220,10 +221,10 @@ def test_a_listing_says_since_when_each_part_counts() -> None:
     definitions = _defined(store, NARROW)
     activations = Activations(store, definitions, 1, 0)
     activations.catch_up(3)
-    activations.claim(9)
+    claim(store, 1, {0: 9})
     definitions.define(WIDER, 1000)
     activations.catch_up()
-    activations.claim(19)
+    claim(store, 1, {0: 19})
     definitions.define(WIDEST, 2000)
     activations.catch_up()
     assert {(s.view, s.parts): (s.since_ms, s.offsets) for s in since_when(store, 1, 2)} == {
