@@ -93,6 +93,10 @@ class EntityTable:
         """The row number of a key, None when it is not here."""
         return self._rows.get(key)
 
+    def id_of(self, row: int) -> str | None:
+        """The id of a row, None when its key names none."""
+        return self.ids[row]
+
     def rows_of_ids(self, ids: Iterable[str]) -> Ints:
         """The row numbers of entity ids; −1 for those that are not here."""
         return np.fromiter((self._rows_by_id.get(i, -1) for i in ids), np.int64)

@@ -65,6 +65,10 @@ class Strings:
         code = self._codes.get(text)
         return self._add(text) if code is None else code
 
+    def find(self, text: str) -> int:
+        """The code of a string, NONE when it is not known."""
+        return self._codes.get(text, NONE)
+
     def codes(self, texts: Iterable[str | None]) -> NDArray[np.int64]:
         """The codes of many strings."""
         return np.fromiter(map(self.code, texts), np.int64)

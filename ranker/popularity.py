@@ -3,10 +3,11 @@
 import numpy as np
 
 from features.activity import ActivityTable
+from features.as_of import Tables
 from features.as_of_kernels import Floats, window_sums
 from features.candidates import ITEM_KEY
-from features.entities import EntityTable
 from features.layout import Ints
+from features.sparse_counts import SparseActivity
 from features.spec import Metric
 
 HOUR_MS = 3_600_000
@@ -15,12 +16,12 @@ HOUR_MS = 3_600_000
 class Popularity:
     """Clicks of an item over the last 24 hours as of `now`, from the item table's own counters."""
 
-    def __init__(self, tables: dict[str, EntityTable], action: str = "click") -> None:
+    def __init__(self, tables: Tables, action: str = "click") -> None:
         self._items = tables[ITEM_KEY]
-        self._table: ActivityTable | None = None
+        self._table: ActivityTable | SparseActivity | None = None
         for table in self._items.tables.values():
             metric = Metric(action=action)
-            if isinstance(table, ActivityTable) and metric in table.metrics:
+            if isinstance(table, ActivityTable | SparseActivity) and metric in table.metrics:
                 self._table, self._metric = table, table.metrics.index(metric)
                 widths = table.layout.ring_width.tolist()
                 self._ring = widths.index(HOUR_MS) if HOUR_MS in widths else len(widths) - 1
@@ -30,6 +31,8 @@ class Popularity:
         """[row]: clicks over the window; 0 for items nobody knows."""
         if self._table is None:
             return np.zeros(len(rows))
+        if isinstance(self._table, SparseActivity):
+            return self._table.window_sums(rows, self._metric, self._ring, self._buckets, now)
         return window_sums(
             self._table.layout,
             self._table.arrays,

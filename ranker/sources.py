@@ -17,5 +17,5 @@ class TrendingSource:
         """Items, most clicked first."""
         table = reading.tables[ITEM_KEY]
         rows = reading.popularity.top(query.now, self._count).tolist()
-        ids = ((row, table.ids[row]) for row in rows)
+        ids = ((row, table.id_of(row)) for row in rows)
         return Sourced([item for row, item in ids if item is not None and table.known(row)])
