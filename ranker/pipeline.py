@@ -82,6 +82,7 @@ class Pipeline:
         user = await self._user(query)
         with stages.lock:
             reading, user = stages.reading(), stages.hydrator.current(user)
+            query.user = user
             candidates = self._candidates(query, reading)
             matrix = self._features(query, reading, user, candidates)
             keep = self._filter(query, candidates)
@@ -116,7 +117,9 @@ class Pipeline:
         if degraded is not None:
             query.degraded.append(f"item_table: {degraded}")
         if given is None:
-            given = [item for source in stages.sources for item in source.items(query, reading)]
+            given = [
+                item for source in stages.sources for item in source.items(query, reading).items
+            ]
         items = list(dict.fromkeys(given))
         return Candidates(items, reading.tables[ITEM_KEY].rows_of_ids(items), reading.join)
 

@@ -37,6 +37,8 @@ class Query:
     request: RankRequest
     request_id: str
     now: int
+    user: "User | None" = None
+    """The user as they were read, once that is done: before any source is asked."""
     degraded: list[str] = field(default_factory=list)
     """Stages that were late or failed; each says what was done instead."""
 
@@ -52,6 +54,15 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Sourced:
+    """What one source brings, best first."""
+
+    items: Sequence[str]
+    propensity: Floats | None = None
+    """[item]: the chance with which it was drawn, in (0, 1]; None: nothing was left to chance."""
 
 
 class UserHydrator(Protocol):
@@ -75,8 +86,8 @@ class Source(Protocol):
 
     name: str
 
-    def items(self, query: Query, reading: Reading) -> Sequence[str]:
-        """Item ids, best first."""
+    def items(self, query: Query, reading: Reading) -> Sourced:
+        """Items, best first, and the chances with which they were drawn."""
         ...
 
 
