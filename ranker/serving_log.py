@@ -1,9 +1,9 @@
 """The serving log: what was served, to whom, from which state, by which model."""
 
-import json
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
 
 from ranker.stages import Query, Served
 
@@ -30,7 +30,7 @@ class ServingLogEffect:
 
     def served(self, query: Query, served: Served) -> None:
         """Queue the record of an answer."""
-        content = json.dumps(record_of(query, served), separators=(",", ":")).encode()
+        content = orjson.dumps(record_of(query, served), option=orjson.OPT_SERIALIZE_NUMPY)
         before = self._log.dropped
         self._log.put(content, query.request.user_id.encode())
         lost = self._log.dropped
@@ -42,7 +42,7 @@ class ServingLogEffect:
 
 
 def record_of(query: Query, served: Served) -> dict[str, Any]:
-    """What the log keeps of one answer."""
+    """What the log keeps of one answer; NaN is written as null."""
     marker = None if served.user is None else served.user.marker
     return {
         "version": FORMAT_VERSION,
@@ -60,8 +60,8 @@ def record_of(query: Query, served: Served) -> dict[str, Any]:
         "items": list(served.items),
         "source": list(served.sources),
         "propensity": list(served.propensity),
-        "by_score": served.by_score.tolist(),
-        "score": served.score.tolist(),
-        "heads": {head: values.tolist() for head, values in served.heads.items()},
-        "vectors": [[None if np.isnan(x) else x for x in row] for row in served.matrix.tolist()],
+        "by_score": np.ascontiguousarray(served.by_score),
+        "score": np.ascontiguousarray(served.score),
+        "heads": {head: np.ascontiguousarray(values) for head, values in served.heads.items()},
+        "vectors": np.ascontiguousarray(served.matrix),
     }
