@@ -2,7 +2,7 @@
 
 import typer
 
-from deploy.commands import dead_letters, demo, events, learn, plan, stack, workers
+from deploy.commands import dead_letters, demo, embeddings, events, learn, plan, stack, workers
 from deploy.console import Commands
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command(rich_help_panel="Run")(plan.plan)
 app.add_typer(events.app, name="events", rich_help_panel="Events")
 app.command(rich_help_panel="Events")(events.adapt)
 app.command(rich_help_panel="Events")(events.send)
+app.add_typer(embeddings.app, name="embeddings", rich_help_panel="Events")
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Events")
 
 app.command(rich_help_panel="Learn")(learn.train)

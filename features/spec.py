@@ -122,7 +122,7 @@ class RelationsView(Spec):
     name: str
     entity: EntitySpec
     relations: tuple[RelationSpec, ...]
-    target: Literal["author", "item"]
+    target: Literal["author", "item", "category"]
     limit: int
     """Pairs of relation and target that a row keeps, the newest by (time, event)."""
 
@@ -342,6 +342,16 @@ def summed(feature: Feature) -> tuple[Metric, ...]:
     return ()
 
 
+def embeddings_of(views: tuple[LatestView, ...]) -> dict[str, LatestField]:
+    """The views that keep embeddings of items, with the field, by view name."""
+    return {
+        view.name: field
+        for view in views
+        for field in view.fields
+        if field.path == "embedding" or field.path.startswith("embeddings.")
+    }
+
+
 class AsOfView(Spec):
     """Features computed at read from stored state and `now`."""
 
@@ -383,12 +393,7 @@ class Plan(Spec):
 
         A field is an embedding by its path: `embedding`, or `embeddings.<version>`.
         """
-        return {
-            view.name: field
-            for view in self.latest
-            for field in view.fields
-            if field.path == "embedding" or field.path.startswith("embeddings.")
-        }
+        return embeddings_of(self.latest)
 
     @cached_property
     def views(self) -> tuple[StoredView, ...]:

@@ -22,6 +22,8 @@ KNOCK_TIMEOUT_S: Final = 2.0
 class ServingLog(Protocol):
     """Takes records of what was served. Losing one must not cost a ranking."""
 
+    dropped: int
+
     def put(self, record: bytes, key: bytes) -> None:
         """Take a record, at once; one there is no room for is dropped and counted."""
 
@@ -31,6 +33,8 @@ class ServingLog(Protocol):
 
 class NoServingLog:
     """A serving log that keeps nothing."""
+
+    dropped = 0
 
     def put(self, record: bytes, key: bytes) -> None:
         """Forget the record."""

@@ -74,6 +74,7 @@ class LiveTables:
         self._asks = Asks()
         self._absent: dict[bytes, None] = {}
         self._heard_at = clock()
+        self._open = self._left_out = False
         self._fault = "nothing is read yet"
         self._loaded = threading.Event()
         self._stopping = threading.Event()
@@ -149,15 +150,23 @@ class LiveTables:
                 self._rows.plan = plan
                 self._replaced()
 
-    def read_through(self, join_key: str, ids: Sequence[str], limit: int) -> Future[int] | None:
+    @property
+    def complete(self) -> bool:
+        """Whether the tables hold every row of the store: none was left out, none made way."""
+        return self._loaded.is_set() and not self._left_out and not self.evicted
+
+    def read_through(
+        self, join_key: str, ids: Sequence[str], limit: int
+    ) -> tuple[Future[int], int] | None:
         """Have rows read that are asked for and not here, at most `limit`.
 
-        The answer is how many there are, once they are in the tables; None when there is nothing
-        to wait for: all are here, known to have no row, or the store is away.
+        The future tells how many there were, once they are in the tables; beside it stands how
+        many are missing. None when there is nothing to wait for: all are here, known to have no
+        row, or the store is away.
         """
         with self.lock:
             table = self.tables.get(join_key)
-            if table is None or not self.connected:
+            if table is None or not self._open:
                 return None
             rows = table.rows_of_ids(ids)
             missing = [ids[place] for place in np.flatnonzero(rows < 0).tolist()]
@@ -166,7 +175,7 @@ class LiveTables:
             return None
         asked = self._asks.add(keys[:limit])
         self._pending.want(keys[:limit])
-        return asked
+        return asked, len(keys)
 
     def _fits(self, plan: Plan) -> bool:
         """Whether the tables that stand hold what a plan reads."""
@@ -185,7 +194,7 @@ class LiveTables:
                 log.warning("live rows: %s", error)
                 self._stopping.wait(wait_s(failures))
             finally:
-                self.connected = False
+                self.connected = self._open = False
                 self._asks.drop()
 
     def _follow(self) -> None:
@@ -197,6 +206,7 @@ class LiveTables:
             _Listener(feed, lambda keys: self._tell(rows, keys)) as listener,
         ):
             try:
+                self._open = rows is self._rows
                 self._load(feed, rows, listener)
                 while not self._stopping.is_set():
                     listener.check()
@@ -282,7 +292,8 @@ class LiveTables:
         self.load_s = self._clock() - began
         self._strings_then = len(rows.strings)
         self.rows_loaded += loaded
-        self.connected = True
+        self.connected = self._open = True
+        self._left_out = any(table.held >= table.rows_max for table in rows.tables.values())
         self._pending.applied_all()
         self._loaded.set()
         log.info("live rows: %d loaded in %.1f s", loaded, self.load_s)

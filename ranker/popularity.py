@@ -118,8 +118,7 @@ class Renewal:
     def _run(self) -> None:
         while not self._stopping.is_set():
             began = time.monotonic()
-            with self._lock:
-                popularity = self._popularity()
+            popularity = self._popularity()
             popularity.renew(self._clock_ms(), self._lock)
             took_s = time.monotonic() - began
             self._stopping.wait(max(RENEW_S, SHARE * took_s))

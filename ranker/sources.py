@@ -113,7 +113,7 @@ def drawn(weights: Floats, count: int, seed: str) -> tuple[Ints, Floats]:
     chances. The order and the draw follow from the seed.
     """
     chances = _chances(weights, count)
-    rng = np.random.default_rng(mmh3.mmh3_x64_128_digest(seed.encode())[0])
+    rng = np.random.default_rng(mmh3.hash128(seed, signed=False))
     order = rng.permutation(len(weights))
     ends = np.cumsum(chances[order])
     ticks = np.arange(rng.random(), ends[-1] if len(ends) else 0.0, 1.0)
