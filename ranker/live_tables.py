@@ -21,7 +21,7 @@ from features.strings import Strings
 from ranker.live_feed import Feed, OpenFeed, wait_s
 from ranker.live_table import LiveTable
 from ranker.pending import Asks, Pending
-from ranker.refresh import ROWS_MAX, ROWS_PER_READ, LiveRows, batched, put, refresh
+from ranker.refresh import ROWS_MAX, ROWS_PER_READ, ROWS_PER_TURN, LiveRows, batched, put, refresh
 from ranker.turns import TurnLock
 
 log = logging.getLogger("headrace")
@@ -263,6 +263,7 @@ class LiveTables:
         began, loaded = self._clock(), 0
         serves = rows is self._rows
         turn = self.lock if serves else nullcontext()
+        serving = serves and self._loaded.is_set()
         targets = [rows] if serves else [self._rows, rows]
         for join_key, table in rows.tables.items():
             tick = table.tick + 1
@@ -275,7 +276,8 @@ class LiveTables:
                 listener.check()
                 if self._stopping.is_set():
                     return
-                put(keys, feed.read(keys), [rows], turn, evict=False)
+                part = ROWS_PER_TURN if serving else ROWS_PER_READ
+                put(keys, feed.read(keys), [rows], turn, evict=False, at_a_time=part)
                 loaded += len(keys)
                 self._refresh(feed, targets)
         with self.lock:

@@ -131,11 +131,12 @@ def put(
     turn: AbstractContextManager[None],
     *,
     evict: bool = True,
+    at_a_time: int = ROWS_PER_TURN,
 ) -> None:
     """Put rows into every target, a few at a time, so that a request never waits for many."""
     for target in targets:
         target.make_room(keys if evict else ())
-    for part in parts(len(keys), ROWS_PER_TURN):
+    for part in parts(len(keys), at_a_time):
         with turn:
             for target in targets:
                 target.put(keys[part], hashes[part], evict=evict)

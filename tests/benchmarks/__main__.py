@@ -14,6 +14,7 @@ BENCHMARKS = (
     "freshness",
     "growth_ingest",
     "ingest",
+    "item_table",
     "matrix",
     "memory",
     "quality_kuairand",
