@@ -79,16 +79,21 @@ class Pipeline:
         stages = self.stages
         now = request.now if request.now is not None else stages.clock_ms()
         query = Query(request, request.request_id or uuid.uuid4().hex, now)
-        user = await self._user(query)
+        with query.timed("user_row"):
+            user = await self._user(query)
         with stages.lock:
             reading, user = stages.reading(), stages.hydrator.current(user)
-            candidates = self._candidates(query, reading)
-            matrix = self._features(query, reading, user, candidates)
+            with query.timed("candidates"):
+                candidates = self._candidates(query, reading)
+            with query.timed("features"):
+                matrix = self._features(query, reading, user, candidates)
             keep = self._filter(query, candidates)
-            heads, score = self._score(query, reading, candidates, matrix)
-            order = _page(keep, score, request.limit)
-            served = _served(reading, user, candidates, matrix, heads, score, order)
-            items = self._items(query, reading, served, candidates, order)
+            with query.timed("heads"):
+                heads, score = self._score(query, reading, candidates, matrix)
+            with query.timed("page"):
+                order = _page(keep, score, request.limit)
+                served = _served(reading, user, candidates, matrix, heads, score, order)
+                items = self._items(query, reading, served, candidates, order)
         for effect in stages.side_effects:
             effect.served(query, served)
         return RankResponse(
@@ -99,6 +104,7 @@ class Pipeline:
             freshness=self._freshness(query, user),
             degraded=query.degraded,
             took_ms=(time.perf_counter() - began) * 1000,
+            timings_ms=query.timings_ms if request.explain_time else None,
         )
 
     async def _user(self, query: Query) -> User:

@@ -1,6 +1,8 @@
 """The roles of the pipeline. Each returns the smallest thing that states its answer."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,6 +41,17 @@ class Query:
     now: int
     degraded: list[str] = field(default_factory=list)
     """Stages that were late or failed; each says what was done instead."""
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    """Stage → how long it took."""
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Note how long a stage takes."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings_ms[stage] = (time.perf_counter() - began) * 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 import json
 from dataclasses import asdict, dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +17,11 @@ class Result:
     ours: dict[str, float]
     yardstick: dict[str, float]
     ratio: dict[str, float]  # how many times better than the yardstick
+
+
+def percentiles(taken_ms: NDArray[np.float64]) -> dict[str, float]:
+    """The median and the 99th percentile."""
+    return {f"p{part}_ms": float(np.percentile(taken_ms, part)) for part in (50, 99)}
 
 
 def print_result(result: Result) -> None:
