@@ -13,11 +13,13 @@ BENCHMARKS = (
     "forest",
     "freshness",
     "growth_ingest",
+    "growth_rank",
     "ingest",
     "matrix",
     "memory",
     "quality_kuairand",
     "rank",
+    "rank_under_writes",
 )
 
 
