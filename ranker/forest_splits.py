@@ -89,7 +89,7 @@ def flatten(trees: Sequence[Tree]) -> Splits:
         columns_of=columns_of,
         column_first=first,
         column_nan=nan,
-        kind_bounds=np.ascontiguousarray(kind_bounds),
+        kind_bounds=np.array(kind_bounds),
         column=column[node],
         rank=rank[node],
         place=place[order],
