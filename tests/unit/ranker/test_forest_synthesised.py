@@ -7,16 +7,23 @@ feature, any mix of missing modes, deep lopsided trees, category sets of several
 from dataclasses import dataclass
 
 import lightgbm
+import numba
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ranker.forest import Forest
-from tests.unit.ranker.test_forest import ODD_VALUES, assert_same_bits, with_neighbours
+from tests.unit.ranker.test_forest import (
+    ODD_VALUES,
+    assert_same_bits,
+    single_split_text,
+    with_neighbours,
+)
 
 Floats = NDArray[np.float64]
 
+ONE_SPLIT = Forest.from_model_text(single_split_text(1.0, 0))
 FINITE = [value for value in ODD_VALUES if np.isfinite(value)]
 
 
@@ -156,3 +163,5 @@ def test_any_forest_scores_any_row_as_lightgbm_does(shape: Shape) -> None:
     # One feature that is the same for all rows takes a way of its own.
     matrix[:, 0] = np.where(shape.seed % 3, matrix[:, 0], matrix[0, 0])
     assert_same_bits(booster, forest, matrix)
+    # Of one type, so that no model has the kernel compiled while it serves.
+    assert numba.typeof(forest.splits) == numba.typeof(ONE_SPLIT.splits)
