@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
-import uvicorn
 from redis.asyncio import Redis
 
 from features.errors import HeadraceError, Refused
 from features.plan import FeatureRepo
 from features.spec import Plan
-from ranker.api import make_app
+from ranker.admission import Admission
 from ranker.filters import EndedFilter
+from ranker.front_desk import FrontDesk
 from ranker.hydrators import UserRowHydrator
 from ranker.kafka import KafkaServingLog, NoServingLog, quiet_logs
 from ranker.live_feed import RedisFeed
@@ -22,7 +22,8 @@ from ranker.live_tables import LiveTables
 from ranker.metrics import Observer
 from ranker.pipeline import Pipeline, Stages
 from ranker.reading import Reading, heads_loader, make_reading
-from ranker.request import RankRequest, RankResponse
+from ranker.request import RankRequest
+from ranker.serving import run
 from ranker.serving_log import ServingLogEffect
 from ranker.settings import RankerSettings
 from ranker.sources import TrendingSource
@@ -61,6 +62,9 @@ class Ranker:
         )
         self._redis = Redis.from_url(url, socket_timeout=5.0)
         self._pipeline = Pipeline(self._stages())
+        admission = Admission(settings.requests_running_max, settings.queue_wait_ms_max)
+        self.desk = FrontDesk(self._pipeline.rank, self.observer, admission)
+        self._stops = False
 
     def _stages(self) -> Stages:
         settings = self._settings
@@ -76,12 +80,18 @@ class Ranker:
             clock_ms=lambda: time.time_ns() // 1_000_000,
         )
 
-    async def rank(self, request: RankRequest) -> RankResponse:
-        """The feed for a request."""
-        return await self._pipeline.rank(request)
+    def stop_soon(self) -> None:
+        """Be unready from now on."""
+        self._stops = True
+
+    def stopping(self) -> bool:
+        """Whether connections should be made elsewhere from now on."""
+        return self._stops
 
     def unready(self) -> str | None:
         """Why requests should not be sent here now."""
+        if self._stops:
+            return "this ranker is being stopped"
         return None if self._live.rows_loaded else self._live.degraded
 
     def observe(self) -> None:
@@ -93,6 +103,8 @@ class Ranker:
         if isinstance(self._log, KafkaServingLog):
             self.observer.set("serving_log_dropped", self._log.dropped)
             self.observer.set("serving_log_sent", self._log.sent)
+            self.observer.set("serving_log_waiting", self._log.waiting)
+        self.observer.set("requests_busy", self.desk.busy)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -157,11 +169,4 @@ def run_ranker(settings: RankerSettings) -> None:
     """The `ranker` process."""
     quiet_logs()
     log.info("ranker starts with %s", settings.model_dump(mode="json"))
-    app = make_app(Ranker(settings))
-    uvicorn.run(
-        app,
-        host=settings.http_host,
-        port=settings.http_port,
-        log_level="warning",
-        timeout_graceful_shutdown=10,
-    )
+    run(Ranker(settings), settings)

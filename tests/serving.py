@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from features.events import Event
 from features.marker import Marker
 from features.row_store import MemoryRows
 from features.spec import LatestField, Plan
+from ranker.admission import Admission
 from ranker.filters import EndedFilter
+from ranker.front_desk import FrontDesk
 from ranker.metrics import Observer
 from ranker.pipeline import Pipeline, Stages
 from ranker.reading import heads_loader, make_reading
@@ -100,7 +101,7 @@ class KeptLog:
 
 
 class Serving:
-    """The pipeline over a world; it is also the `Service` behind the HTTP face."""
+    """The pipeline over a world; it is also the `Service` behind both faces."""
 
     def __init__(
         self, world: World, model: Path | None = None, weights: ValueWeights = CLICKS
@@ -126,6 +127,7 @@ class Serving:
                 clock_ms=lambda: self.now,
             )
         )
+        self.desk = FrontDesk(self.rank, self.observer, Admission(running_max=4, wait_ms_max=1_000))
 
     def ask(self, **request: Any) -> RankResponse:
         """Rank, now."""
@@ -140,9 +142,8 @@ class Serving:
     def observe(self) -> None:
         self.observer.set("item_staleness_ms", self.live.staleness_ms())
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        yield
+    def stopping(self) -> bool:
+        return False
 
 
 def folded(events: Iterable[Event], of: Plan = SERVED_PLAN) -> World:
