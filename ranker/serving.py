@@ -108,8 +108,8 @@ def _bound(settings: RankerSettings) -> socket.socket:
     """A socket at the HTTP address. Raises `Refused` when it is taken."""
     place = (settings.http_host, settings.http_port)
     try:
-        family, kind, *_, address = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind)
+        family, kind, proto, _, address = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, proto)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if settings.share_ports:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
