@@ -81,7 +81,7 @@ class RankRequest(BaseModel):
 
 
 class Reason(BaseModel):
-    """What one group of features contributes to an item's raw score."""
+    """What one group of features contributes to an item's score; an item's groups sum to it."""
 
     group: str
     says: str

@@ -14,14 +14,17 @@ from features.events import Event
 from features.marker import Marker
 from features.row_store import MemoryRows
 from features.spec import LatestField, Plan
+from features.strings import Strings
 from ranker.admission import Admission
-from ranker.filters import EndedFilter
+from ranker.filters import all_filters
 from ranker.front_desk import FrontDesk
+from ranker.last_resort import Popular
 from ranker.metrics import Observer
 from ranker.pipeline import Pipeline, Stages
 from ranker.reading import heads_loader, make_reading
 from ranker.request import RankRequest, RankResponse
 from ranker.rows import RowMaker, TrainingRows
+from ranker.rules import Rules
 from ranker.serving_log import ServingLogEffect
 from ranker.sources import TrendingSource
 from ranker.stages import Query, User
@@ -42,6 +45,8 @@ SERVED_PLAN: Plan = plan(
     )
 )
 CLICKS = ValueWeights(default={"click": 1.0})
+UNHURRIED_MS = 300_000
+"""The usual deadline here: the first request may have to wait for the compiler."""
 OFFSET = 41
 """The source offset that every stored row is marked with."""
 
@@ -67,21 +72,22 @@ class StoredUsers:
         rows.write(writes_of(world, OFFSET, [USER_KEY]))
         self.rows: dict[bytes, Hash] = rows.rows
 
-    async def hydrate(self, query: Query) -> User:
+    async def fetch(self, query: Query) -> Hash:
         if self.fault is not None:
             raise self.fault
-        user_id = query.request.user_id
-        key = self._world.tables[USER_KEY].key_of(user_id)
-        return self._user(user_id, self.rows.get(key, {}))
+        return self.rows.get(self._world.tables[USER_KEY].key_of(query.request.user_id), {})
+
+    def hydrate(self, query: Query, stored: Hash) -> User:
+        return self._user(query.request.user_id, stored, self._world.strings)
+
+    def alone(self, query: Query, stored: Hash) -> User:
+        return self._user(query.request.user_id, stored, Strings())
 
     def nobody(self) -> User:
-        return self._user("", {})
+        return self._user("", {}, self._world.strings)
 
-    def current(self, user: User) -> User:
-        return user
-
-    def _user(self, user_id: str, content: Hash) -> User:
-        row: UserRow = load_user(self._world.plan, self._world.strings, user_id, content)
+    def _user(self, user_id: str, content: Hash, strings: Strings) -> User:
+        row: UserRow = load_user(self._world.plan, strings, user_id, content)
         return User(row.table, row.row, row.marker, row.newest, row)
 
 
@@ -90,6 +96,7 @@ class KeptLog:
     """A serving log that keeps its records."""
 
     records: list[tuple[bytes, bytes]] = field(default_factory=list)
+    dropped: int = 0
 
     def put(self, record: bytes, key: bytes) -> None:
         self.records.append((key, record))
@@ -113,6 +120,9 @@ class Serving:
         self.log = KeptLog()
         self.observer = Observer()
         self.not_ready: str | None = None
+        self.rules = Rules()
+        self.popular = Popular()
+        self.queries: list[Query] = []
         tables = {key: table for key, table in world.tables.items() if key != USER_KEY}
         self.reading = make_reading(world.plan, "feed", tables, heads_loader(model, weights))
         self.pipeline = Pipeline(
@@ -122,7 +132,11 @@ class Serving:
                 reading=lambda: self.reading,
                 hydrator=self.users,
                 sources=[TrendingSource(500)],
-                filters=[EndedFilter()],
+                filters=all_filters(lambda: self.rules),
+                rules=lambda: self.rules,
+                popular=lambda: self.popular,
+                observe=self.queries.append,
+                deadline_ms=UNHURRIED_MS,
                 side_effects=[ServingLogEffect(self.log)],
                 clock_ms=lambda: self.now,
             )
@@ -134,7 +148,9 @@ class Serving:
         return asyncio.run(self.rank(RankRequest(**request)))
 
     async def rank(self, request: RankRequest) -> RankResponse:
-        return await self.pipeline.rank(request)
+        response = await self.pipeline.rank(request)
+        self.pipeline.drain()
+        return response
 
     def unready(self) -> str | None:
         return self.not_ready

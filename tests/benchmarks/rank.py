@@ -28,7 +28,7 @@ from features.plan import FeatureRepo
 from features.project import Projection
 from features.row_store import RowStore
 from features.spec import Plan
-from ranker.filters import EndedFilter
+from ranker.filters import all_filters
 from ranker.hydrators import UserRowHydrator
 from ranker.live_feed import redis_feeds
 from ranker.live_tables import LiveTables
@@ -37,6 +37,7 @@ from ranker.pipeline import Pipeline, Stages
 from ranker.reading import Reading, heads_loader, make_reading
 from ranker.request import RankRequest, RankResponse
 from ranker.rows import RowMaker, TrainingRows
+from ranker.rules import read_rules
 from ranker.training import PARAMETERS, write_model
 from ranker.user_rows import UserRows
 from ranker.value import read_weights
@@ -250,13 +251,15 @@ def ranker(
         reading = make_reading(plan, SERVICE, live.tables, load_heads)
         assert reading.heads is not None, reading.unfit
         users = UserRows(client, live, deadline_ms=1_000)
+        rules = read_rules(repo / "feed.yaml")
         stages = Stages(
             live=live,
             lock=live.lock,
             reading=lambda: reading,
             hydrator=UserRowHydrator(users),
             sources=[],
-            filters=[EndedFilter()],
+            filters=all_filters(lambda: rules),
+            rules=lambda: rules,
             side_effects=[],
             clock_ms=lambda: time.time_ns() // 1_000_000,
         )
@@ -265,6 +268,7 @@ def ranker(
             lambda request: loop.run_until_complete(pipeline.rank(request)),
             Parts(loop, live, users, lambda: reading),
         )
+        pipeline.close()
     finally:
         loop.run_until_complete(client.aclose())
         loop.close()

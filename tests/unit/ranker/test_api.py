@@ -172,7 +172,11 @@ def test_another_path_or_method_is_a_problem_as_well(client: Client) -> None:
 def test_a_programmers_error_is_a_500_that_gives_nothing_away(
     client: Client, serving: Serving
 ) -> None:
-    serving.users.fault = ZeroDivisionError("secret")  # type: ignore[assignment]
+    class Broken:
+        async def rank(self, request: RankRequest) -> RankResponse:
+            raise ZeroDivisionError(f"secret of {request.user_id}")
+
+    serving.pipeline = Broken()  # type: ignore[assignment]
     answer = client.post("/v1/rank", json={"user_id": "u3"})
     assert answer.status_code == 500
     assert ProblemResponse.model_validate_json(answer.content).problems[0].code == "internal"
