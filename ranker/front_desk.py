@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ranker.admission import Admission, Gone, Left, Overloaded
 from ranker.metrics import Observer
-from ranker.request import DEADLINE_MS_MAX, Problem, RankRequest, RankResponse
+from ranker.request import Problem, RankRequest, RankResponse
 
 log = logging.getLogger("headrace.ranker")
 
@@ -66,10 +66,13 @@ class FrontDesk:
         rank: Callable[[RankRequest], Awaitable[RankResponse]],
         observer: Observer,
         admission: Admission,
+        deadline_ms: int,
     ) -> None:
+        """`deadline_ms`: of requests that name none."""
         self._rank = rank
         self._observer = observer
         self._admission = admission
+        self._deadline_ms = deadline_ms
         self.busy = 0
         """Requests and batches that came and are not answered yet."""
         self._idle = asyncio.Event()
@@ -93,13 +96,16 @@ class FrontDesk:
         came = time.monotonic()
         try:
             request = read()
-            if left_ms is not None:
-                request = _within(request, left_ms - ANSWER_MARGIN_MS)
-            wait_s_max = _wait_s_max(request.deadline_ms)
-            async with self._admission.turn(wait_s_max, gone):
-                if request.deadline_ms is not None:
-                    waited_ms = 1000 * (time.monotonic() - came)
-                    request = _within(request, request.deadline_ms - waited_ms)
+            usual_ms = request.deadline_ms or self._deadline_ms
+            budget_ms = usual_ms if left_ms is None else min(usual_ms, left_ms - ANSWER_MARGIN_MS)
+            if budget_ms < 1:
+                raise _late()
+            async with self._admission.turn(budget_ms / 1000, gone):
+                rest_ms = math.ceil(budget_ms - 1000 * (time.monotonic() - came))
+                if rest_ms < 1:
+                    raise _late()
+                if rest_ms < usual_ms:
+                    request = request.model_copy(update={"deadline_ms": rest_ms})
                 response = await self._rank(request)
         except Declined as declined:
             raise self._declined(declined) from None
@@ -187,13 +193,8 @@ def too_large() -> Declined:
     return _declined(TOO_LARGE, f"a body may have {BODY_BYTES_MAX} bytes", "too_large")
 
 
-def _within(request: RankRequest, left_ms: float) -> RankRequest:
-    """The request with no more time than is left. Raises `Declined` when none is."""
-    if left_ms < 1:
-        raise _declined(LATE, "the deadline passed before the request's turn came")
-    if request.deadline_ms is not None and request.deadline_ms <= left_ms:
-        return request
-    return request.model_copy(update={"deadline_ms": min(math.floor(left_ms), DEADLINE_MS_MAX)})
+def _late() -> Declined:
+    return _declined(LATE, "the deadline passed before the request's turn came")
 
 
 def _wait_s_max(left_ms: float | None) -> float:

@@ -120,11 +120,10 @@ def _declining(answer: Answer) -> Any:
         try:
             return await answer(content, context)
         except Declined as why:
-            metadata: list[tuple[str, str | bytes]] = [
-                (PROBLEMS_KEY, write_problems(why.problems, why.retry_after_ms).SerializeToString())
-            ]
+            problems = write_problems(why.problems, why.retry_after_ms).SerializeToString()
+            metadata: tuple[tuple[str, str | bytes], ...] = ((PROBLEMS_KEY, problems),)
             if why.retry_after_ms is not None:
-                metadata.append((PUSHBACK_KEY, str(why.retry_after_ms)))
+                metadata += ((PUSHBACK_KEY, str(why.retry_after_ms)),)
             await context.abort(grpc.StatusCode[why.kind.grpc], str(why), metadata)
             raise AssertionError("abort does not return") from why
 

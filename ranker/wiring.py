@@ -70,7 +70,7 @@ class Ranker:
         self._redis = Redis.from_url(url, socket_timeout=5.0)
         self._pipeline = Pipeline(self._stages())
         admission = Admission(settings.requests_running_max, settings.queue_wait_ms_max)
-        self.desk = FrontDesk(self._pipeline.rank, self.observer, admission)
+        self.desk = FrontDesk(self._pipeline.rank, self.observer, admission, settings.deadline_ms)
         self._stops = False
 
     def _stages(self) -> Stages:

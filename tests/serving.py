@@ -141,7 +141,9 @@ class Serving:
                 clock_ms=lambda: self.now,
             )
         )
-        self.desk = FrontDesk(self.rank, self.observer, Admission(running_max=4, wait_ms_max=1_000))
+        self.desk = FrontDesk(
+            self.rank, self.observer, Admission(running_max=4, wait_ms_max=1_000), UNHURRIED_MS
+        )
 
     def ask(self, **request: Any) -> RankResponse:
         """Rank, now."""

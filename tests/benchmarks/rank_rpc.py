@@ -1,7 +1,7 @@
 """The request of `rank`, over gRPC and over HTTP to a ranker process, and `feast serve` beside it.
 
 Ours: `ranker.client` and a plain HTTP connection, each kept alive, each given a `RankRequest` and
-giving back a `RankResponse`; the ranker writes its serving log to a broker meanwhile. The yardstick:
+giving back a `RankResponse`, while the ranker writes its serving log to a broker. The yardstick:
 `feast_serve.ServedStock`, on such an HTTP connection. One call between the yardstick and ours is
 not counted: the threads of `Booster.predict` spin for a while after it.
 """
