@@ -49,9 +49,15 @@ class Retries:
     attempts_max: int = 3
     """2 to 5, the first one included; 1 turns retries off."""
     first_wait_ms: int = 20
+    """10 or more: gRPC loses a call whose wait rounds to nothing."""
     wait_ms_max: int = 500
     budget: int = 10
     budget_per_success: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raises BadInput for what gRPC would not take."""
+        if not (1 <= self.attempts_max <= 5 and 10 <= self.first_wait_ms <= self.wait_ms_max):
+            raise BadInput(f"{self}: 1 to 5 attempts, and waits of 10 ms or more, rising")
 
 
 RETRIES: Final = Retries()
