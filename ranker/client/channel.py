@@ -40,7 +40,9 @@ class Tls:
 
 @dataclass(frozen=True)
 class Retries:
-    """A call that found no ranker (UNAVAILABLE) is tried again, within its deadline.
+    """A call that found no ranker is tried again, within its deadline.
+
+    That is UNAVAILABLE, and CANCELLED, with which gRPC ends what reaches a server just as it stops.
 
     Each failure takes one of `budget` tokens, each success gives `budget_per_success` back; with
     half of them or fewer nothing is tried again, so that retries cannot multiply an outage.
@@ -91,7 +93,7 @@ def options(retries: Retries) -> list[tuple[str, Any]]:
             "initialBackoff": f"{retries.first_wait_ms / 1000}s",
             "maxBackoff": f"{retries.wait_ms_max / 1000}s",
             "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE"],
+            "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
         }
         config["retryThrottling"] = {
             "maxTokens": retries.budget,

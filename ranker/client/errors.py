@@ -53,6 +53,8 @@ ERRORS: Final[Mapping[grpc.StatusCode, type[RankError]]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.DEADLINE_EXCEEDED: Late,
     grpc.StatusCode.UNAVAILABLE: Unreachable,
+    # With this gRPC ends what reaches a server just as it stops.
+    grpc.StatusCode.CANCELLED: Unreachable,
 }
 CODES: Final[Mapping[str, type[RankError]]] = {
     "overloaded": Overloaded,

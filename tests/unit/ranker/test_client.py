@@ -75,8 +75,9 @@ class Failing:
         return feed(content, context)
 
 
-def test_a_call_that_found_no_ranker_is_tried_again() -> None:
-    failing = Failing(2)
+@pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_a_call_that_found_no_ranker_is_tried_again(status: grpc.StatusCode) -> None:
+    failing = Failing(2, status)
     with serving(failing) as address, Client(address, timeout_s=10) as client:
         assert client.rank(MIA).request_id == "mia"
     assert failing.calls == 3
