@@ -18,6 +18,7 @@ BENCHMARKS = (
     "memory",
     "quality_kuairand",
     "rank",
+    "rank_overload",
     "rank_rpc",
 )
 

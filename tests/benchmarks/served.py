@@ -90,7 +90,9 @@ def world(limit: int) -> Iterator[World]:
 
 
 @contextmanager
-def ranker(of: World, processes: int = 1, **settings: str) -> Iterator[Served]:
+def ranker(
+    of: World, processes: int = 1, settings: Mapping[str, str] | None = None
+) -> Iterator[Served]:
     """`headrace ranker` over the world, warm; its settings as the environment names them."""
     http_port, grpc_port = free_port(), free_port()
     environment: Mapping[str, str] = {
@@ -102,7 +104,7 @@ def ranker(of: World, processes: int = 1, **settings: str) -> Iterator[Served]:
         "HEADRACE_GRPC_PORT": str(grpc_port),
         "HEADRACE_RANKER_PROCESSES": str(processes),
         "HEADRACE_LOG_LEVEL": "WARNING",
-        **settings,
+        **(settings or {}),
     }
     command = [sys.executable, "-P", "-m", "deploy.cli", "ranker"]
     program = Program("ranker", command, http_port, is_ready, environment)

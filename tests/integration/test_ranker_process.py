@@ -49,7 +49,9 @@ class Ranker:
 
     def logged(self) -> list[str]:
         """The request ids in the serving log; every record is whole."""
-        records = [json.loads(record.value) for record in Broker(self._kafka, {}).scan(self.topic)]
+        records = [
+            json.loads(record.value or b"") for record in Broker(self._kafka, {}).scan(self.topic)
+        ]
         return [record["request_id"] for record in records]
 
 
