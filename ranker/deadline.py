@@ -25,7 +25,7 @@ BUDGETS_MS: Final[Mapping[str, float]] = {
 }
 """What a stage is given of a request that has all the time there is by default. It is not begun
 when less is left; filters and the value model cost next to nothing and always run."""
-RESERVE_MS: Final = 5.0
+RESERVE_MS: Final = 10.0
 RESERVE_SHARE: Final = 0.2
 """Kept back for the last resort, which has to be made when the time is up: at most so much, and
 at most this share."""

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
@@ -43,6 +43,9 @@ from ranker.stages import (
 )
 
 T = TypeVar("T")
+
+POPULAR: Final = "popular"
+"""The source that is asked when no other brought anything."""
 
 
 class Live(Protocol):
@@ -193,6 +196,8 @@ class Pipeline:
         if degraded is not None:
             query.degraded.append(f"item_table: {degraded}")
         found = {GIVEN: Sourced(given)} if given is not None else self._sourced(query, reading)
+        if given is None and not any(len(sourced.items) for sourced in found.values()):
+            found[POPULAR] = Sourced([*self.stages.popular().items])
         return self._stage(query, "candidates", lambda: _joined(query, reading, user, found))
 
     def _sourced(self, query: Query, reading: Reading) -> dict[str, Sourced]:

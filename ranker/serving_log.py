@@ -2,7 +2,8 @@
 
 from typing import Any, Protocol
 
-from pydantic_core import to_json
+import numpy as np
+import orjson
 
 from ranker.stages import Query, Served
 
@@ -29,7 +30,7 @@ class ServingLogEffect:
 
     def served(self, query: Query, served: Served) -> None:
         """Queue the record of an answer."""
-        content = to_json(record_of(query, served), inf_nan_mode="null")
+        content = orjson.dumps(record_of(query, served), option=orjson.OPT_SERIALIZE_NUMPY)
         before = self._log.dropped
         self._log.put(content, query.request.user_id.encode())
         lost = self._log.dropped
@@ -41,7 +42,7 @@ class ServingLogEffect:
 
 
 def record_of(query: Query, served: Served) -> dict[str, Any]:
-    """What the log keeps of one answer."""
+    """What the log keeps of one answer; NaN is written as null."""
     marker = None if served.user is None else served.user.marker
     return {
         "version": FORMAT_VERSION,
@@ -59,8 +60,8 @@ def record_of(query: Query, served: Served) -> dict[str, Any]:
         "items": list(served.items),
         "source": list(served.sources),
         "propensity": list(served.propensity),
-        "by_score": served.by_score.tolist(),
-        "score": served.score.tolist(),
-        "heads": {head: values.tolist() for head, values in served.heads.items()},
-        "vectors": served.matrix.tolist(),
+        "by_score": np.ascontiguousarray(served.by_score),
+        "score": np.ascontiguousarray(served.score),
+        "heads": {head: np.ascontiguousarray(values) for head, values in served.heads.items()},
+        "vectors": np.ascontiguousarray(served.matrix),
     }

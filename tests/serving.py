@@ -103,8 +103,11 @@ class KeptLog:
 
     def newest(self) -> dict[str, Any]:
         """The last record."""
-        found: dict[str, Any] = json.loads(self.records[-1][1])
-        return found
+        return self.all()[-1]
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every record."""
+        return [json.loads(record) for _, record in self.records]
 
 
 class Serving:
