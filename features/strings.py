@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Final, NamedTuple, TypeVar, cast
 from uuid import UUID
 
@@ -68,6 +69,10 @@ class Strings:
     def codes(self, texts: Iterable[str | None]) -> NDArray[np.int64]:
         """The codes of many strings."""
         return np.fromiter(map(self.code, texts), np.int64)
+
+    def known_codes(self, texts: Iterable[str]) -> NDArray[np.int64]:
+        """The codes of many strings, NONE for those that have none yet."""
+        return np.fromiter(map(self._codes.get, texts, repeat(NONE)), np.int64)
 
     def codes_of_numbers(self, numbers: Sequence[int]) -> list[int]:
         """The codes of the strings that spell numbers."""

@@ -61,6 +61,7 @@ class RankRequest(BaseModel):
     )
     features: bool = Field(False, description="Return every feature of every item, by name.")
     explain: bool = Field(False, description="Say why each item stands where it stands.")
+    explain_time: bool = Field(False, description="Say how long each stage took.")
 
     @field_validator("cursor")
     @classmethod
@@ -127,6 +128,9 @@ class RankResponse(BaseModel):
     )
     degraded: list[str] = Field(description="Stages that were late or failed, and what was done.")
     took_ms: float
+    timings_ms: dict[str, float] | None = Field(
+        None, description="Stage → milliseconds, where `explain_time` asked for them."
+    )
 
 
 class Problem(BaseModel):

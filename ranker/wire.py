@@ -56,6 +56,9 @@ def write_response(response: RankResponse) -> pb.RankResponse:
         head_names=first.heads if first else (),
         feature_names=first.features if first and first.features else (),
         next_cursor=response.next_cursor,
+        timings_ms=None
+        if response.timings_ms is None
+        else pb.Timings(stages=response.timings_ms.keys(), took_ms=response.timings_ms.values()),
     )
 
 
@@ -99,6 +102,9 @@ def read_response(message: pb.RankResponse) -> RankResponse:
         next_cursor=_optional(message, "next_cursor"),
         degraded=list(message.degraded),
         took_ms=message.took_ms,
+        timings_ms=dict(zip(message.timings_ms.stages, message.timings_ms.took_ms, strict=True))
+        if message.HasField("timings_ms")
+        else None,
     )
 
 

@@ -23,7 +23,7 @@ from ranker.live_tables import LiveTables
 from ranker.metrics import Observer
 from ranker.pipeline import Pipeline, Stages
 from ranker.reading import Reading, heads_loader, make_reading
-from ranker.request import RankRequest
+from ranker.request import RankRequest, RankResponse
 from ranker.rules import read_rules
 from ranker.serving import run
 from ranker.serving_log import ServingLogEffect
@@ -92,6 +92,10 @@ class Ranker:
             user_row_ms=settings.user_read_timeout_ms,
             workers=settings.rank_threads,
         )
+
+    async def rank(self, request: RankRequest) -> RankResponse:
+        """The feed for a request, past the front desk."""
+        return await self._pipeline.rank(request)
 
     def stop_soon(self) -> None:
         """Be unready from now on."""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16ranker/v1/ranker.proto\x12\tranker.v1\"\x80\x03\n\x0bRankRequest\x12\x14\n\x07user_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07surface\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12.\n\ncandidates\x18\x04 \x01(\x0b\x32\x15.ranker.v1.CandidatesH\x03\x88\x01\x01\x12\x17\n\nrequest_id\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x10\n\x03now\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12\x15\n\x08\x66\x65\x61tures\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x14\n\x07\x65xplain\x18\x08 \x01(\x08H\x07\x88\x01\x01\x12\x18\n\x0b\x64\x65\x61\x64line_ms\x18\t \x01(\x05H\x08\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\n \x01(\tH\t\x88\x01\x01\x42\n\n\x08_user_idB\n\n\x08_surfaceB\x08\n\x06_limitB\r\n\x0b_candidatesB\r\n\x0b_request_idB\x06\n\x04_nowB\x0b\n\t_featuresB\n\n\x08_explainB\x0e\n\x0c_deadline_msB\t\n\x07_cursor\"\x1e\n\nCandidates\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"\x85\x02\n\x0cRankResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03now\x18\x02 \x01(\x03\x12$\n\x05items\x18\x03 \x03(\x0b\x32\x15.ranker.v1.RankedItem\x12\r\n\x05model\x18\x04 \x01(\t\x12\'\n\tfreshness\x18\x05 \x01(\x0b\x32\x14.ranker.v1.Freshness\x12\x10\n\x08\x64\x65graded\x18\x06 \x03(\t\x12\x0f\n\x07took_ms\x18\x07 \x01(\x01\x12\x12\n\nhead_names\x18\x08 \x03(\t\x12\x15\n\rfeature_names\x18\t \x03(\t\x12\x18\n\x0bnext_cursor\x18\n \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"\xd8\x01\n\nRankedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\r\n\x05heads\x18\x03 \x03(\x01\x12\x16\n\tauthor_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x12\n\ncategories\x18\x05 \x03(\t\x12\r\n\x05known\x18\x06 \x01(\x08\x12\x10\n\x08\x66\x65\x61tures\x18\x07 \x03(\x01\x12\x30\n\x0b\x65xplanation\x18\x08 \x01(\x0b\x32\x16.ranker.v1.ExplanationH\x01\x88\x01\x01\x42\x0c\n\n_author_idB\x0e\n\x0c_explanation\"1\n\x0b\x45xplanation\x12\"\n\x07reasons\x18\x01 \x03(\x0b\x32\x11.ranker.v1.Reason\";\n\x06Reason\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04says\x18\x02 \x01(\t\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x01\"\x82\x01\n\tFreshness\x12\x1c\n\x0fuser_updated_at\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0buser_age_ms\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x11item_staleness_ms\x18\x03 \x01(\x01\x42\x12\n\x10_user_updated_atB\x0e\n\x0c_user_age_ms\"<\n\x10RankBatchRequest\x12(\n\x08requests\x18\x01 \x03(\x0b\x32\x16.ranker.v1.RankRequest\"@\n\x11RankBatchResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.ranker.v1.RankBatchResult\"t\n\x0fRankBatchResult\x12+\n\x08response\x18\x01 \x01(\x0b\x32\x17.ranker.v1.RankResponseH\x00\x12*\n\x08problems\x18\x02 \x01(\x0b\x32\x16.ranker.v1.ProblemListH\x00\x42\x08\n\x06result\"c\n\x0bProblemList\x12$\n\x08problems\x18\x01 \x03(\x0b\x32\x12.ranker.v1.Problem\x12\x1b\n\x0eretry_after_ms\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x11\n\x0f_retry_after_ms\"F\n\x07Problem\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x12\n\x05\x66ield\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07message\x18\x03 \x01(\tB\x08\n\x06_field2\x90\x01\n\rRankerService\x12\x37\n\x04Rank\x12\x16.ranker.v1.RankRequest\x1a\x17.ranker.v1.RankResponse\x12\x46\n\tRankBatch\x12\x1b.ranker.v1.RankBatchRequest\x1a\x1c.ranker.v1.RankBatchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16ranker/v1/ranker.proto\x12\tranker.v1\"\xac\x03\n\x0bRankRequest\x12\x14\n\x07user_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07surface\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12.\n\ncandidates\x18\x04 \x01(\x0b\x32\x15.ranker.v1.CandidatesH\x03\x88\x01\x01\x12\x17\n\nrequest_id\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x10\n\x03now\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12\x15\n\x08\x66\x65\x61tures\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x14\n\x07\x65xplain\x18\x08 \x01(\x08H\x07\x88\x01\x01\x12\x18\n\x0b\x64\x65\x61\x64line_ms\x18\t \x01(\x05H\x08\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\n \x01(\tH\t\x88\x01\x01\x12\x19\n\x0c\x65xplain_time\x18\x0b \x01(\x08H\n\x88\x01\x01\x42\n\n\x08_user_idB\n\n\x08_surfaceB\x08\n\x06_limitB\r\n\x0b_candidatesB\r\n\x0b_request_idB\x06\n\x04_nowB\x0b\n\t_featuresB\n\n\x08_explainB\x0e\n\x0c_deadline_msB\t\n\x07_cursorB\x0f\n\r_explain_time\"\x1e\n\nCandidates\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"\xc1\x02\n\x0cRankResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03now\x18\x02 \x01(\x03\x12$\n\x05items\x18\x03 \x03(\x0b\x32\x15.ranker.v1.RankedItem\x12\r\n\x05model\x18\x04 \x01(\t\x12\'\n\tfreshness\x18\x05 \x01(\x0b\x32\x14.ranker.v1.Freshness\x12\x10\n\x08\x64\x65graded\x18\x06 \x03(\t\x12\x0f\n\x07took_ms\x18\x07 \x01(\x01\x12\x12\n\nhead_names\x18\x08 \x03(\t\x12\x15\n\rfeature_names\x18\t \x03(\t\x12\x18\n\x0bnext_cursor\x18\n \x01(\tH\x00\x88\x01\x01\x12+\n\ntimings_ms\x18\x0b \x01(\x0b\x32\x12.ranker.v1.TimingsH\x01\x88\x01\x01\x42\x0e\n\x0c_next_cursorB\r\n\x0b_timings_ms\"*\n\x07Timings\x12\x0e\n\x06stages\x18\x01 \x03(\t\x12\x0f\n\x07took_ms\x18\x02 \x03(\x01\"\xd8\x01\n\nRankedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\r\n\x05heads\x18\x03 \x03(\x01\x12\x16\n\tauthor_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x12\n\ncategories\x18\x05 \x03(\t\x12\r\n\x05known\x18\x06 \x01(\x08\x12\x10\n\x08\x66\x65\x61tures\x18\x07 \x03(\x01\x12\x30\n\x0b\x65xplanation\x18\x08 \x01(\x0b\x32\x16.ranker.v1.ExplanationH\x01\x88\x01\x01\x42\x0c\n\n_author_idB\x0e\n\x0c_explanation\"1\n\x0b\x45xplanation\x12\"\n\x07reasons\x18\x01 \x03(\x0b\x32\x11.ranker.v1.Reason\";\n\x06Reason\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04says\x18\x02 \x01(\t\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x01\"\x82\x01\n\tFreshness\x12\x1c\n\x0fuser_updated_at\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0buser_age_ms\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x11item_staleness_ms\x18\x03 \x01(\x01\x42\x12\n\x10_user_updated_atB\x0e\n\x0c_user_age_ms\"<\n\x10RankBatchRequest\x12(\n\x08requests\x18\x01 \x03(\x0b\x32\x16.ranker.v1.RankRequest\"@\n\x11RankBatchResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.ranker.v1.RankBatchResult\"t\n\x0fRankBatchResult\x12+\n\x08response\x18\x01 \x01(\x0b\x32\x17.ranker.v1.RankResponseH\x00\x12*\n\x08problems\x18\x02 \x01(\x0b\x32\x16.ranker.v1.ProblemListH\x00\x42\x08\n\x06result\"c\n\x0bProblemList\x12$\n\x08problems\x18\x01 \x03(\x0b\x32\x12.ranker.v1.Problem\x12\x1b\n\x0eretry_after_ms\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x11\n\x0f_retry_after_ms\"F\n\x07Problem\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x12\n\x05\x66ield\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07message\x18\x03 \x01(\tB\x08\n\x06_field2\x90\x01\n\rRankerService\x12\x37\n\x04Rank\x12\x16.ranker.v1.RankRequest\x1a\x17.ranker.v1.RankResponse\x12\x46\n\tRankBatch\x12\x1b.ranker.v1.RankBatchRequest\x1a\x1c.ranker.v1.RankBatchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,29 +32,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ranker.v1.ranker_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RANKREQUEST']._serialized_start=38
-  _globals['_RANKREQUEST']._serialized_end=422
-  _globals['_CANDIDATES']._serialized_start=424
-  _globals['_CANDIDATES']._serialized_end=454
-  _globals['_RANKRESPONSE']._serialized_start=457
-  _globals['_RANKRESPONSE']._serialized_end=718
-  _globals['_RANKEDITEM']._serialized_start=721
-  _globals['_RANKEDITEM']._serialized_end=937
-  _globals['_EXPLANATION']._serialized_start=939
-  _globals['_EXPLANATION']._serialized_end=988
-  _globals['_REASON']._serialized_start=990
-  _globals['_REASON']._serialized_end=1049
-  _globals['_FRESHNESS']._serialized_start=1052
-  _globals['_FRESHNESS']._serialized_end=1182
-  _globals['_RANKBATCHREQUEST']._serialized_start=1184
-  _globals['_RANKBATCHREQUEST']._serialized_end=1244
-  _globals['_RANKBATCHRESPONSE']._serialized_start=1246
-  _globals['_RANKBATCHRESPONSE']._serialized_end=1310
-  _globals['_RANKBATCHRESULT']._serialized_start=1312
-  _globals['_RANKBATCHRESULT']._serialized_end=1428
-  _globals['_PROBLEMLIST']._serialized_start=1430
-  _globals['_PROBLEMLIST']._serialized_end=1529
-  _globals['_PROBLEM']._serialized_start=1531
-  _globals['_PROBLEM']._serialized_end=1601
-  _globals['_RANKERSERVICE']._serialized_start=1604
-  _globals['_RANKERSERVICE']._serialized_end=1748
+  _globals['_RANKREQUEST']._serialized_end=466
+  _globals['_CANDIDATES']._serialized_start=468
+  _globals['_CANDIDATES']._serialized_end=498
+  _globals['_RANKRESPONSE']._serialized_start=501
+  _globals['_RANKRESPONSE']._serialized_end=822
+  _globals['_TIMINGS']._serialized_start=824
+  _globals['_TIMINGS']._serialized_end=866
+  _globals['_RANKEDITEM']._serialized_start=869
+  _globals['_RANKEDITEM']._serialized_end=1085
+  _globals['_EXPLANATION']._serialized_start=1087
+  _globals['_EXPLANATION']._serialized_end=1136
+  _globals['_REASON']._serialized_start=1138
+  _globals['_REASON']._serialized_end=1197
+  _globals['_FRESHNESS']._serialized_start=1200
+  _globals['_FRESHNESS']._serialized_end=1330
+  _globals['_RANKBATCHREQUEST']._serialized_start=1332
+  _globals['_RANKBATCHREQUEST']._serialized_end=1392
+  _globals['_RANKBATCHRESPONSE']._serialized_start=1394
+  _globals['_RANKBATCHRESPONSE']._serialized_end=1458
+  _globals['_RANKBATCHRESULT']._serialized_start=1460
+  _globals['_RANKBATCHRESULT']._serialized_end=1576
+  _globals['_PROBLEMLIST']._serialized_start=1578
+  _globals['_PROBLEMLIST']._serialized_end=1677
+  _globals['_PROBLEM']._serialized_start=1679
+  _globals['_PROBLEM']._serialized_end=1749
+  _globals['_RANKERSERVICE']._serialized_start=1752
+  _globals['_RANKERSERVICE']._serialized_end=1896
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RankRequest(_message.Message):
-    __slots__ = ("user_id", "surface", "limit", "candidates", "request_id", "now", "features", "explain", "deadline_ms", "cursor")
+    __slots__ = ("user_id", "surface", "limit", "candidates", "request_id", "now", "features", "explain", "deadline_ms", "cursor", "explain_time")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SURFACE_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class RankRequest(_message.Message):
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_TIME_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     surface: str
     limit: int
@@ -28,7 +29,8 @@ class RankRequest(_message.Message):
     explain: bool
     deadline_ms: int
     cursor: str
-    def __init__(self, user_id: _Optional[str] = ..., surface: _Optional[str] = ..., limit: _Optional[int] = ..., candidates: _Optional[_Union[Candidates, _Mapping]] = ..., request_id: _Optional[str] = ..., now: _Optional[int] = ..., features: _Optional[bool] = ..., explain: _Optional[bool] = ..., deadline_ms: _Optional[int] = ..., cursor: _Optional[str] = ...) -> None: ...
+    explain_time: bool
+    def __init__(self, user_id: _Optional[str] = ..., surface: _Optional[str] = ..., limit: _Optional[int] = ..., candidates: _Optional[_Union[Candidates, _Mapping]] = ..., request_id: _Optional[str] = ..., now: _Optional[int] = ..., features: _Optional[bool] = ..., explain: _Optional[bool] = ..., deadline_ms: _Optional[int] = ..., cursor: _Optional[str] = ..., explain_time: _Optional[bool] = ...) -> None: ...
 
 class Candidates(_message.Message):
     __slots__ = ("item_ids",)
@@ -37,7 +39,7 @@ class Candidates(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RankResponse(_message.Message):
-    __slots__ = ("request_id", "now", "items", "model", "freshness", "degraded", "took_ms", "head_names", "feature_names", "next_cursor")
+    __slots__ = ("request_id", "now", "items", "model", "freshness", "degraded", "took_ms", "head_names", "feature_names", "next_cursor", "timings_ms")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     NOW_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +50,7 @@ class RankResponse(_message.Message):
     HEAD_NAMES_FIELD_NUMBER: _ClassVar[int]
     FEATURE_NAMES_FIELD_NUMBER: _ClassVar[int]
     NEXT_CURSOR_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_MS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     now: int
     items: _containers.RepeatedCompositeFieldContainer[RankedItem]
@@ -58,7 +61,16 @@ class RankResponse(_message.Message):
     head_names: _containers.RepeatedScalarFieldContainer[str]
     feature_names: _containers.RepeatedScalarFieldContainer[str]
     next_cursor: str
-    def __init__(self, request_id: _Optional[str] = ..., now: _Optional[int] = ..., items: _Optional[_Iterable[_Union[RankedItem, _Mapping]]] = ..., model: _Optional[str] = ..., freshness: _Optional[_Union[Freshness, _Mapping]] = ..., degraded: _Optional[_Iterable[str]] = ..., took_ms: _Optional[float] = ..., head_names: _Optional[_Iterable[str]] = ..., feature_names: _Optional[_Iterable[str]] = ..., next_cursor: _Optional[str] = ...) -> None: ...
+    timings_ms: Timings
+    def __init__(self, request_id: _Optional[str] = ..., now: _Optional[int] = ..., items: _Optional[_Iterable[_Union[RankedItem, _Mapping]]] = ..., model: _Optional[str] = ..., freshness: _Optional[_Union[Freshness, _Mapping]] = ..., degraded: _Optional[_Iterable[str]] = ..., took_ms: _Optional[float] = ..., head_names: _Optional[_Iterable[str]] = ..., feature_names: _Optional[_Iterable[str]] = ..., next_cursor: _Optional[str] = ..., timings_ms: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class Timings(_message.Message):
+    __slots__ = ("stages", "took_ms")
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    TOOK_MS_FIELD_NUMBER: _ClassVar[int]
+    stages: _containers.RepeatedScalarFieldContainer[str]
+    took_ms: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, stages: _Optional[_Iterable[str]] = ..., took_ms: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class RankedItem(_message.Message):
     __slots__ = ("item_id", "score", "heads", "author_id", "categories", "known", "features", "explanation")

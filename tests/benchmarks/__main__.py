@@ -13,6 +13,7 @@ BENCHMARKS = (
     "forest",
     "freshness",
     "growth_ingest",
+    "growth_rank",
     "ingest",
     "matrix",
     "memory",
@@ -20,6 +21,7 @@ BENCHMARKS = (
     "rank",
     "rank_overload",
     "rank_rpc",
+    "rank_under_writes",
 )
 
 

@@ -16,8 +16,7 @@ from deploy.ports import HOST, free_port
 from deploy.processes import Child, Program, running
 from features.as_of_kernels import Floats
 from features.candidates import USER_KEY
-from features.spec import Plan
-from tests.benchmarks.stock_feast import REQUEST_KEYS, TYPED_PROJECT, fields_read
+from tests.benchmarks.stock_feast import TYPED_PROJECT, StockRanker
 
 START_TIMEOUT_S = 120
 
@@ -41,33 +40,24 @@ class KeptAlive:
 
 
 class ServedStock:
-    """What `stock_feast.StockRanker` does, with its two reads over HTTP on one connection.
+    """What a `stock_feast.StockRanker` does, with its two reads over HTTP on one connection.
 
     What comes back is parsed, as nobody can rank by JSON text; no feature is computed from it.
     """
 
     def __init__(
-        self, port: int, plan: Plan, service: str, booster: lightgbm.Booster, matrix: Floats
+        self, port: int, like: StockRanker, booster: lightgbm.Booster, matrix: Floats
     ) -> None:
         self._http = KeptAlive(port)
         self._booster, self._matrix = booster, matrix
-        views = {view.name: view for view in plan.views}
-        read = fields_read(plan, service)
-        self.of_request, self.of_candidate = (
-            [
-                f"{view}:{field}"
-                for view, fields in read.items()
-                if (views[view].entity.join_key in REQUEST_KEYS) == once
-                for field in fields
-            ]
-            for once in (True, False)
-        )
+        self._of_request, self._of_candidate = like.of_request, like.of_candidate
 
     def rank(self, user_id: str, surface: str, candidates: Sequence[Mapping[str, str]]) -> Any:
         """Scores of candidates, each given as its ids by join key."""
-        self._read(self.of_request, {USER_KEY: [user_id], "surface": [surface]})
-        ids = {key: [one[key] for one in candidates] for key in candidates[0]}
-        self._read(self.of_candidate, ids)
+        once = {USER_KEY: user_id, "surface": surface}
+        self._read(self._of_request, {key: [one] for key, one in once.items()})
+        each = [{**once, **ids} for ids in candidates]
+        self._read(self._of_candidate, {key: [one[key] for one in each] for key in each[0]})
         return self._booster.predict(self._matrix)
 
     def found(self, candidates: Sequence[Mapping[str, str]]) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ranker.v1 import ranker_pb2 as pb
 from ranker.wire import write_request
-from tests.benchmarks.rank import Asked
+from tests.benchmarks.serving import Asked
 
 CALL: Final = "/ranker.v1.RankerService/Rank"
 CONNECTIONS: Final = 16

@@ -16,10 +16,11 @@ from ranker.client import NO_RETRIES, Client
 from ranker.request import RankRequest, RankResponse
 from tests.benchmarks.feast_serve import KeptAlive, ServedStock, feast_serve
 from tests.benchmarks.ground import SERVICE
-from tests.benchmarks.rank import CANDIDATES, EVENTS, FULL_EVENTS, Asked
-from tests.benchmarks.report import Result
+from tests.benchmarks.rank import EVENTS, FULL_EVENTS
+from tests.benchmarks.report import Result, percentiles
 from tests.benchmarks.served import cpu_s, ranker, world
-from tests.benchmarks.stock_feast import typed_project
+from tests.benchmarks.serving import CANDIDATES, Asked, in_turn
+from tests.benchmarks.stock_feast import StockRanker, typed_project
 from tests.benchmarks.timing import paired_ms
 
 RUNS, FULL_RUNS = 100, 400
@@ -40,10 +41,11 @@ def run(full: bool) -> Result:
         assert not first.degraded, first.degraded
         assert first.items == grpc.rank(asked[0].request).items
         with redis.Redis.from_url(of.redis) as client:
-            typed_project(of.repo, of.folder, of.plan, client)
+            typed = typed_project(of.repo, of.folder, of.plan, client)
         with feast_serve(of.repo, of.folder) as feast:
             matrix = features(connection, asked[0].request)
-            stock = ServedStock(feast.port, of.plan, SERVICE, of.booster, matrix)
+            like = StockRanker(typed, of.plan, SERVICE, of.booster, matrix)
+            stock = ServedStock(feast.port, like, of.booster, matrix)
             assert stock.found(asked[0].ids) == CANDIDATES
             calls["feast"] = lambda one: stock.rank(
                 one.request.user_id, one.request.surface, one.ids
@@ -77,18 +79,6 @@ def features(connection: KeptAlive, request: RankRequest) -> NDArray[np.float64]
     return np.array(rows, dtype=np.float64)
 
 
-def in_turn(call: Callable[[Asked], object], asked: list[Asked]) -> Callable[[], object]:
-    """The same call, with the next request each time."""
-    calls = 0
-
-    def next_one() -> object:
-        nonlocal calls
-        calls += 1
-        return call(asked[calls % len(asked)])
-
-    return next_one
-
-
 def cpu_ms(spent_s: Callable[[], float], call: Callable[[], object], count: int) -> float:
     """Milliseconds of processor time that each of so many calls in turn costs."""
     before = spent_s()
@@ -101,8 +91,10 @@ def result(
     taken_ms: dict[str, NDArray[np.float64]], ours_cpu_ms: dict[str, float], feast_cpu_ms: float
 ) -> Result:
     """The figures; each face against the one yardstick."""
-    ours = {f"{face}_{name}": x for face in FACES for name, x in percentiles(taken_ms[face])}
-    feast = dict(percentiles(taken_ms["feast"]))
+    ours = {
+        f"{face}_{name}": x for face in FACES for name, x in percentiles(taken_ms[face]).items()
+    }
+    feast = percentiles(taken_ms["feast"])
     worst_cpu_ms = max(ours_cpu_ms.values())
     return Result(
         benchmark="rank_rpc",
@@ -118,8 +110,3 @@ def result(
         }
         | {"cpu_ms_per_request": feast_cpu_ms / worst_cpu_ms},
     )
-
-
-def percentiles(taken_ms: NDArray[np.float64]) -> list[tuple[str, float]]:
-    """p50 and p99, by name."""
-    return [(f"p{part}_ms", float(np.percentile(taken_ms, part))) for part in (50, 99)]

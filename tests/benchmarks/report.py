@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +21,11 @@ class Result:
     ours: dict[str, float]
     yardstick: dict[str, float]
     ratio: dict[str, float]  # how many times better than the yardstick
+
+
+def percentiles(taken_ms: NDArray[np.float64]) -> dict[str, float]:
+    """The median and the 99th percentile."""
+    return {f"p{part}_ms": float(np.percentile(taken_ms, part)) for part in (50, 99)}
 
 
 def print_result(result: Result) -> None:

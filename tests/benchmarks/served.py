@@ -10,7 +10,6 @@ from pathlib import Path
 import lightgbm
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import SecretStr
 
 from deploy import servers
 from deploy.ports import HOST, free_port
@@ -18,12 +17,11 @@ from deploy.probes import is_ready
 from deploy.processes import Child, Program, running
 from features.plan import FeatureRepo
 from features.spec import Plan
-from streaming.settings import StreamingSettings
-from streaming.wiring import open_store
 from tests.benchmarks.ground import applied, events, scratch, valkey
-from tests.benchmarks.rank import Asked, fill, requests, train
+from tests.benchmarks.serving import Asked, fill, peopled, requests, train
 
 START_TIMEOUT_S = 120
+HEAD = "click"
 
 
 @dataclass(frozen=True)
@@ -73,20 +71,16 @@ def world(limit: int) -> Iterator[World]:
     with scratch() as folder, valkey(folder) as port, applied(folder, port) as apply:
         broker = servers.broker(free_port())
         with running(broker, folder / "broker.log") as kafka:
-            recorded = events(limit)
+            recorded = peopled(events(limit))
             repo = apply()
             plan = FeatureRepo(repo).open().read()
             url = f"redis://{HOST}:{port}/0"
-            settings = StreamingSettings(redis=SecretStr(url), durability="none")
-            store = open_store(settings, plan.project)
-            try:
-                fill(plan, recorded, store)
-            finally:
-                store.close()
-            model = folder / "model"
-            booster = train(plan, recorded, model)
+            fill(plan, recorded, url)
+            trained = train(plan, recorded, [HEAD])
+            model = trained.write(folder / "model", [HEAD])
             address = f"{HOST}:{kafka.port}"
-            yield World(folder, repo, plan, url, address, model, booster, requests(recorded))
+            asked = requests(recorded)
+            yield World(folder, repo, plan, url, address, model, trained.boosters[HEAD], asked)
 
 
 @contextmanager

@@ -41,6 +41,7 @@ requests = st.builds(
     deadline_ms=st.none() | st.integers(1, 10_000),
     features=st.booleans(),
     explain=st.booleans(),
+    explain_time=st.booleans(),
 )
 
 
@@ -76,6 +77,7 @@ def responses(draw: st.DrawFn) -> RankResponse:
         next_cursor=draw(st.none() | texts),
         degraded=draw(st.lists(texts, max_size=2)),
         took_ms=draw(finite),
+        timings_ms=draw(st.none() | st.dictionaries(texts, finite, max_size=3)),
     )
 
 
