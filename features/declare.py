@@ -302,17 +302,18 @@ def relations_view(
     of: Entity,
     source: KafkaSource,
     relations: Mapping[str, str],
-    target: Literal["author", "item"] = "author",
+    target: Literal["author", "item", "category"] = "author",
     limit: int = 10_000,
     description: str = "",
 ) -> StreamFeatureView:
-    """A stored view of durable relations between an entity and authors (or items).
+    """A stored view of durable relations between an entity and authors, items or categories.
 
     `relations` gives for each action that begins a relation the one that ends it: {"follow":
     "unfollow"}. Per (relation, target) the newest of the two by (event time, event id) stands, so
     a late "follow" never undoes the "unfollow" that came after it; an event that names no target
-    says nothing. A row keeps its newest `limit` pairs, ended ones too, as parallel lists: targets,
-    actions, times (ms), events (hashes of event ids), oldest first.
+    says nothing, and one with several categories speaks of the first. A row keeps its newest
+    `limit` pairs, ended ones too, as parallel lists: targets, actions, times (ms), events (hashes
+    of event ids), oldest first.
     """
     opposites = {action_name(on): action_name(off) for on, off in relations.items()}
     tag = json.dumps({"relations": opposites, "target": target, "limit": limit})

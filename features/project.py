@@ -45,7 +45,7 @@ Ids = tuple[str | None, str | None, str | None, str | None, str | None]
 CATEGORIES_MAX: Final = 8
 """Categories of one fact that count in rows of their own; further ones are left out."""
 
-_TARGETS: Final = {"author": AUTHOR, "item": ITEM}
+_TARGETS: Final = {"author": AUTHOR, "item": ITEM, "category": CATEGORY}
 
 
 class Fact(NamedTuple):

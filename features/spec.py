@@ -118,7 +118,7 @@ class RelationsView(Spec):
     name: str
     entity: EntitySpec
     relations: tuple[RelationSpec, ...]
-    target: Literal["author", "item"]
+    target: Literal["author", "item", "category"]
     limit: int
     """Pairs of relation and target that a row keeps, the newest by (time, event)."""
 

@@ -1,10 +1,8 @@
 """Where candidates come from when the caller sends none."""
 
-from collections.abc import Sequence
-
 from features.candidates import ITEM_KEY
 from ranker.reading import Reading
-from ranker.stages import Query
+from ranker.stages import Query, Sourced
 
 
 class TrendingSource:
@@ -15,9 +13,9 @@ class TrendingSource:
     def __init__(self, count: int) -> None:
         self._count = count
 
-    def items(self, query: Query, reading: Reading) -> Sequence[str]:
-        """Item ids, most clicked first."""
+    def items(self, query: Query, reading: Reading) -> Sourced:
+        """Items, most clicked first."""
         table = reading.tables[ITEM_KEY]
         rows = reading.popularity.top(query.now, self._count).tolist()
         ids = ((row, table.ids[row]) for row in rows)
-        return [item for row, item in ids if item is not None and table.known(row)]
+        return Sourced([item for row, item in ids if item is not None and table.known(row)])

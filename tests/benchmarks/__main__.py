@@ -19,6 +19,8 @@ BENCHMARKS = (
     "memory",
     "quality_kuairand",
     "rank",
+    "rank_overload",
+    "rank_rpc",
     "rank_under_writes",
 )
 

@@ -1,7 +1,11 @@
 """What a benchmark found: a table for people, then one JSON object on the last line."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,3 +42,20 @@ def print_result(result: Result) -> None:
 
 def _cell(figure: float | None) -> str:
     return "" if figure is None else f"{figure:,.4g}" if abs(figure) < 1000 else f"{figure:,.0f}"
+
+
+@contextmanager
+def drawn(name: str, panels: int) -> Iterator[list[Any]]:
+    """Axes side by side, to be drawn on; saved as `.headrace/NAME.png`."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    plot, axes = plt.subplots(1, panels, figsize=(6 * panels, 4), squeeze=False)
+    yield list(axes[0])
+    path = Path(".headrace") / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
+    plot.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(plot)
+    print(f"the curve: {path}")
