@@ -51,9 +51,7 @@ class CandidateJoin:
         surfaces = self._tables.get("surface")
         if surfaces is not None:
             rows["surface"] = surfaces.rows_of_ids([surface or ""])
-        # What no string is known of is in nobody's lists.
-        item_codes = users.strings.known_codes(items)
-        keys = candidate_keys(item_codes, codes["author_id"], codes["categories"])
+        keys = candidate_keys(users.strings.codes(items), codes["author_id"], codes["categories"])
         return Moment(now=now, rows=rows, keys=keys, surface=surface)
 
     def texts(self, path: str, item_rows: Ints) -> list[str | None]:

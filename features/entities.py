@@ -96,6 +96,10 @@ class EntityTable:
         """The row number of a key, None when it is not here."""
         return self._rows.get(key)
 
+    def id_of(self, row: int) -> str | None:
+        """The id of a row, None when its key names none."""
+        return self.ids[row]
+
     def rows_of_ids(self, ids: Iterable[str]) -> Ints:
         """The row numbers of entity ids; −1 for those that are not here."""
         return np.fromiter(map(self._rows_by_id.get, ids, repeat(-1)), np.int64)

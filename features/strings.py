@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import Final, NamedTuple, TypeVar, cast
 from uuid import UUID
 
@@ -66,13 +65,17 @@ class Strings:
         code = self._codes.get(text)
         return self._add(text) if code is None else code
 
+    def find(self, text: str) -> int:
+        """The code of a string, NONE when it is not known."""
+        return self._codes.get(text, NONE)
+
     def codes(self, texts: Iterable[str | None]) -> NDArray[np.int64]:
         """The codes of many strings."""
-        return np.fromiter(map(self.code, texts), np.int64)
-
-    def known_codes(self, texts: Iterable[str]) -> NDArray[np.int64]:
-        """The codes of many strings, NONE for those that have none yet."""
-        return np.fromiter(map(self._codes.get, texts, repeat(NONE)), np.int64)
+        texts = list(texts)
+        codes = list(map(self._codes.get, texts))
+        if None in codes:
+            codes = list(map(self.code, texts))
+        return np.array(codes, np.int64)
 
     def codes_of_numbers(self, numbers: Sequence[int]) -> list[int]:
         """The codes of the strings that spell numbers."""
