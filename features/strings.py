@@ -72,9 +72,10 @@ class Strings:
     def codes(self, texts: Iterable[str | None]) -> NDArray[np.int64]:
         """The codes of many strings."""
         texts = list(texts)
-        codes = list(map(self._codes.get, texts))
+        known = cast(dict[str | None, int], self._codes)
+        codes = list(map(known.get, texts))
         if None in codes:
-            codes = list(map(self.code, texts))
+            return np.fromiter(map(self.code, texts), np.int64)
         return np.array(codes, np.int64)
 
     def codes_of_numbers(self, numbers: Sequence[int]) -> list[int]:

@@ -64,11 +64,13 @@ def ranker(
         alone = {"HEADRACE_RANKER_PROCESSES": "1", "HEADRACE_SHARE_PORTS": "true"}
         return run_replicas(headrace_command("ranker"), processes, alone)
     import ranker.metrics  # noqa: F401 - first
+    from deploy.kernels import compile_kernels
     from ranker.settings import RankerSettings
     from ranker.wiring import run_ranker
 
     settings = RankerSettings()
     logging.basicConfig(level=settings.log_level, format=_FORMAT)
+    compile_kernels()  # so that the first request finds them all, whatever it asks
     return run_ranker(settings)
 
 

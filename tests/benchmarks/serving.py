@@ -11,6 +11,7 @@ from pathlib import Path
 import lightgbm
 from pydantic import SecretStr
 
+from deploy.kernels import compile_kernels
 from features.candidates import ITEM_KEY
 from features.events import (
     EngagementEvent,
@@ -188,8 +189,15 @@ def requests(recorded: Sequence[Event], count: int = CANDIDATES, asked: int = AS
 def ranker(url: str, repo: Path, model: Path) -> Iterator[Rank]:
     """The `ranker` process's own pipeline in this process, without HTTP and serving log."""
     settings = RankerSettings(
-        redis=SecretStr(url), kafka="", repo=repo, model=model, user_read_timeout_ms=1_000
+        redis=SecretStr(url),
+        kafka="",
+        repo=repo,
+        model=model,
+        # A busy machine shall make requests slow, not cut short.
+        deadline_ms=10_000,
+        user_read_timeout_ms=1_000,
     )
+    compile_kernels()
     loop = asyncio.new_event_loop()
     try:
         one = Ranker(settings)
