@@ -4,8 +4,9 @@ One code for serving, training, replay and Feast's on-demand views: they differ 
 tables come from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mmh3
 import numpy as np
@@ -13,25 +14,28 @@ from numpy.typing import NDArray
 
 from features.activity import ActivityTable
 from features.as_of_kernels import (
-    AFFINITY,
     ALL,
     COUNT,
     DECAYED,
     FIRST,
     LAST,
     RATE,
-    SINCE,
     TREND,
     CountProgram,
     Floats,
-    ListProgram,
     read_counts,
-    read_lists,
-    read_similarity,
 )
 from features.entities import EntityTable
 from features.latest import LatestTable
-from features.layout import ACTION, AUTHOR, CATEGORY, ENTRY, ITEM, TIME, Ints
+from features.layout import AUTHOR, CATEGORY, ENTRY, ITEM, Ints
+from features.list_kernels import (
+    AFFINITY,
+    SINCE,
+    ListProgram,
+    newest_items,
+    read_lists,
+    read_similarity,
+)
 from features.sparse_counts import SparseActivity
 from features.spec import (
     AffinityFeature,
@@ -222,21 +226,31 @@ class Reader:
         if not len(known):
             return
         candidates = np.ascontiguousarray(of_known[present].T)
-        part = np.empty(len(known))
-        for place, feature in features:
+        part = np.empty((2, len(known)))
+        for same in _alike(features):
+            feature = same[0][1]
             activity = self._activity(feature.view, users)
             user = int(moment.rows[activity.view.entity.join_key][0])
             if user < 0:
                 continue
-            entries = activity.entries(user, activity.sequences.index(feature.sequence))
-            chosen = entries[
-                self._masks[place][entries[:, ACTION]] & (entries[:, TIME] <= moment.now)
-            ][-feature.newest :, ITEM]
+            s, mask = activity.sequences.index(feature.sequence), self._masks[same[0][0]]
+            chosen = newest_items(activity.arrays, user, s, mask, moment.now, feature.newest)
             recent = items.rows_of_codes(chosen)
             listed = vectors[recent[recent >= 0]].astype(np.float32, copy=False)
             listed = listed[listed.any(axis=1)]
-            read_similarity(listed, candidates, feature.reduce == "max", part)
-            out[known, place] = part
+            read_similarity(listed, candidates, part)
+            for place, one in same:
+                out[known, place] = part[0 if one.reduce == "max" else 1]
+
+
+def _alike(
+    features: Sequence[tuple[int, SimilarityFeature]],
+) -> Iterable[list[tuple[int, SimilarityFeature]]]:
+    """Features with their places, those together that make one product of vectors."""
+    found: dict[Any, list[tuple[int, SimilarityFeature]]] = {}
+    for place, f in features:
+        found.setdefault((f.view, f.sequence, f.actions, f.newest), []).append((place, f))
+    return found.values()
 
 
 def candidate_keys(items: Ints, authors: Ints, categories: Ints) -> Ints:

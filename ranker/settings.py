@@ -29,6 +29,17 @@ class RankerSettings(KafkaSecuritySettings):
     """YAML of head weights per surface; default: `value.yaml` of the feature repository."""
     http_host: str = "127.0.0.1"
     http_port: int = Field(8080, ge=1, le=65535)
+    grpc_port: int = Field(8081, ge=0, le=65535)
+    """On the host that HTTP listens on; 0 turns gRPC off."""
+    share_ports: bool = False
+    """Other rankers on this machine listen on the same ports; the kernel shares connections out."""
+    requests_running_max: int = Field(4, ge=1)
+    queue_wait_ms_max: int = Field(50, ge=1)
+    """How long a request may wait for its turn; who would wait longer is turned away."""
+    stop_notice_ms: int = Field(500, ge=0)
+    """How long requests are still taken after readiness has flipped, so that none comes later."""
+    stop_drain_ms: int = Field(10_000, ge=0)
+    """How long those that were taken may take."""
     feed_rules: Path | None = None
     """YAML of feed rules per surface; default: `feed.yaml` of the feature repository."""
     files_refresh_ms: int = Field(2_000, ge=100)

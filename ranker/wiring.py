@@ -7,15 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import uvicorn
-
 from features.candidates import ITEM_KEY
 from features.errors import HeadraceError, Refused
 from features.plan import FeatureRepo
 from features.spec import Plan
-from ranker.api import make_app
+from ranker.admission import Admission
 from ranker.filters import all_filters
 from ranker.fresh import FreshPool
+from ranker.front_desk import FrontDesk
 from ranker.hydrators import UserRowHydrator
 from ranker.kafka import KafkaServingLog, NoServingLog, quiet_logs
 from ranker.last_resort import Popular, look
@@ -30,6 +29,7 @@ from ranker.reading import Reading, heads_loader, make_reading
 from ranker.redis_client import async_client
 from ranker.request import RankRequest, RankResponse
 from ranker.rules import read_rules
+from ranker.serving import run
 from ranker.serving_log import ServingLogEffect
 from ranker.settings import RankerSettings
 from ranker.sources import FreshSource, NeighbourSource, TrendingSource, embedding_view
@@ -81,6 +81,9 @@ class Ranker:
         self._renewal = Renewal(self._popularity, self._live.lock, now_ms)
         self._redis = async_client(url)
         self._pipeline = Pipeline(self._stages())
+        admission = Admission(settings.requests_running_max, settings.queue_wait_ms_max)
+        self.desk = FrontDesk(self._pipeline.rank, self.observer, admission, settings.deadline_ms)
+        self._stops = False
 
     def _stages(self) -> Stages:
         settings = self._settings
@@ -113,11 +116,21 @@ class Ranker:
         )
 
     async def rank(self, request: RankRequest) -> RankResponse:
-        """The feed for a request."""
+        """The feed for a request, past the front desk."""
         return await self._pipeline.rank(request)
+
+    def stop_soon(self) -> None:
+        """Be unready from now on."""
+        self._stops = True
+
+    def stopping(self) -> bool:
+        """Whether connections should be made elsewhere from now on."""
+        return self._stops
 
     def unready(self) -> str | None:
         """Why requests should not be sent here now."""
+        if self._stops:
+            return "this ranker is being stopped"
         return None if self._live.rows_loaded else self._live.degraded
 
     def observe(self) -> None:
@@ -140,6 +153,8 @@ class Ranker:
         if isinstance(self._log, KafkaServingLog):
             self.observer.set("serving_log_dropped", self._log.dropped)
             self.observer.set("serving_log_sent", self._log.sent)
+            self.observer.set("serving_log_waiting", self._log.waiting)
+        self.observer.set("requests_busy", self.desk.busy)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -273,11 +288,4 @@ def run_ranker(settings: RankerSettings) -> None:
     """The `ranker` process."""
     quiet_logs()
     log.info("ranker starts with %s", settings.model_dump(mode="json"))
-    app = make_app(Ranker(settings))
-    uvicorn.run(
-        app,
-        host=settings.http_host,
-        port=settings.http_port,
-        log_level="warning",
-        timeout_graceful_shutdown=10,
-    )
+    run(Ranker(settings), settings)

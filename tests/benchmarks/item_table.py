@@ -94,7 +94,7 @@ def fill(plan: Plan, url: str, templates: Sequence[Hash], count: int) -> None:
             pipe = client.pipeline(transaction=False)
             keys = []
             for key, content in _rows(plan, templates, numbers):
-                pipe.hset(key, mapping=content)  # type: ignore[arg-type]
+                pipe.hset(key, mapping=content)
                 keys.append(key)
             pipe.sadd(index, *keys)
             pipe.execute()
@@ -184,7 +184,7 @@ def write(plan: str, url: str, templates: Sequence[Hash], count: int) -> None:
             for place in range(50):
                 pipe = client.pipeline(transaction=False)
                 for key, content in rows[place * part : (place + 1) * part]:
-                    pipe.hset(key, mapping=content)  # type: ignore[arg-type]
+                    pipe.hset(key, mapping=content)
                 pipe.execute()
                 time.sleep(max(0.0, began + (place + 1) / 50 - time.perf_counter()))
 
