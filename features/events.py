@@ -92,8 +92,8 @@ class EngagementEvent(_Envelope):
 class ItemEvent(_Envelope):
     """What an item is, as of `event_time`; `ended` takes it out of every feed.
 
-    A view takes the newest event that says anything of its fields, whole: an event that carries an
-    embedding alone leaves the rest of the item as it was.
+    A view takes the newest event whole, but an event that carries embeddings and nothing else
+    leaves the rest of the item as it was.
     """
 
     type: Literal["item"] = "item"

@@ -191,7 +191,9 @@ class Projection:
             value is not None and value != UNSAID.get(field.path)
             for value, field in zip(values, view.fields, strict=True)
         )
-        if isinstance(event, ItemEvent) and not (says and any(payload)):
+        # An embedding that comes by itself, from a file for example, leaves the rest as it was.
+        alone = isinstance(event, ItemEvent) and bool(event.embedding or event.embeddings)
+        if isinstance(event, ItemEvent) and (not any(payload) or (alone and not says)):
             return
         entity_id = event.item_id if isinstance(event, ItemEvent) else event.user_id
         key = writer.key(view.entity, entity_id)
