@@ -22,6 +22,5 @@ def async_client(url: str) -> Redis:
         urlunsplit(parts._replace(netloc=user + at + first, path="")),
         startup_nodes=[ClusterNode(host, int(port)) for host, _, port in nodes],
         socket_timeout=5.0,
-        cluster_error_retry_attempts=1,
     )
     return cast(Redis, cluster)

@@ -1,5 +1,6 @@
 """The ranker's live tables over a Redis Cluster that fails over and moves its slots."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from deploy.ports import HOST
 from features.redis_rows import RedisRows
 from ranker.live_feed import redis_feeds
 from ranker.live_tables import LiveTables
+from ranker.redis_client import async_client
 from tests.plans import PLAN, World
 from tests.redis_cluster import Cluster
 from tests.stored import equals_store, feed_events, writes_of
@@ -114,6 +116,23 @@ def test_slots_that_move_between_primaries_take_their_rows_along(
     finally:
         for slot in slots:
             move(cluster, slot, taker, giver)
+
+
+def test_a_user_row_is_read_from_whoever_holds_it(cluster: Cluster) -> None:
+    world = World().fold(feed_events(50))
+    writes = {w.key: w for w in writes_of(world, 9, ["user_id"])}
+    with store(cluster) as rows:
+        rows.write(list(writes.values()))
+
+    async def read() -> set[int]:
+        client = async_client(cluster.url)
+        try:
+            found = [await client.hgetall(key) for key in writes]  # type: ignore[misc, arg-type]
+        finally:
+            await client.aclose()
+        return {len(content) for content in found}
+
+    assert 0 not in asyncio.run(read())
 
 
 def move(cluster: Cluster, slot: int, giver: int, taker: int) -> None:
