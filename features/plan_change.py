@@ -107,7 +107,7 @@ def _view_parts(view: StoredView) -> tuple[str, Mapping[str, str]]:
         return f"the newest {view.event} event, told apart by {view.event_field}", fields
     if isinstance(view, RelationsView):
         relations = {r.on: f"a relation ended by {r.off}" for r in view.relations}
-        return f"the newest {view.limit} relations with {view.target}s", relations
+        return f"the newest {view.limit} relations, each with one {view.target}", relations
     return view.model_dump_json(), {}
 
 

@@ -51,8 +51,8 @@ class RelationsTable:
 
     def folding(self, updates: Columns, chosen: Ints, rows: Ints) -> Folding:
         """Fold one action after the other."""
-        texts = updates.author if self.view.target == "author" else updates.item
-        targets, numbers = texts[chosen].tolist(), rows.tolist()
+        texts = {"author": updates.author, "item": updates.item, "category": updates.category}
+        targets, numbers = texts[self.view.target][chosen].tolist(), rows.tolist()
         times, events = updates.time[chosen].tolist(), updates.event[chosen].tolist()
         actions = updates.action[chosen].tolist()
 

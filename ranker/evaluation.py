@@ -37,6 +37,15 @@ def ndcg(label: ArrayLike, score: ArrayLike, request: ArrayLike, k: int) -> floa
     return float(np.mean(reached[some] / best[some])) if some.any() else float("nan")
 
 
+def log_loss(label: ArrayLike, chance: ArrayLike) -> float:
+    """Mean −log of the chance given to what happened; nan without rows, inf for a broken word."""
+    labels, chances = np.asarray(label), np.asarray(chance, dtype=np.float64)
+    if not len(labels):
+        return float("nan")
+    with np.errstate(divide="ignore"):
+        return float(-np.log(np.where(labels == 1, chances, 1 - chances)).mean())
+
+
 def _auc_by_request(labels: Floats, scores: Floats, requests: Ints) -> tuple[Floats, Ints]:
     """AUC (nan without both labels) and number of rows of each request."""
     place, tie = _places(scores, requests)

@@ -1,5 +1,6 @@
 """What is read for one request before candidates are looked at."""
 
+from features.entities import Hash
 from ranker.stages import Query, User
 from ranker.user_rows import UserRow, UserRows
 
@@ -10,17 +11,21 @@ class UserRowHydrator:
     def __init__(self, users: UserRows) -> None:
         self._users = users
 
-    async def hydrate(self, query: Query) -> User:
+    async def fetch(self, query: Query) -> Hash:
+        """The stored hash, empty for a user nobody knows."""
+        return await self._users.fetch(query.request.user_id)
+
+    def hydrate(self, query: Query, stored: Hash) -> User:
         """The row, or row −1 for a user nobody knows."""
-        return _user(await self._users.read(query.request.user_id))
+        return _user(self._users.load(query.request.user_id, stored))
+
+    def alone(self, query: Query, stored: Hash) -> User:
+        """The same without the lock: its codes are its own."""
+        return _user(self._users.alone(query.request.user_id, stored))
 
     def nobody(self) -> User:
         """An unknown user."""
         return _user(self._users.nobody())
-
-    def current(self, user: User) -> User:
-        """The same row for the tables that stand now; the lock is held."""
-        return _user(self._users.current(user.read))
 
 
 def _user(read: UserRow) -> User:

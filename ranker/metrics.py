@@ -1,10 +1,13 @@
 """What the ranker tells the world: Prometheus metrics with few, fixed labels."""
 
+from collections.abc import Mapping, Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ranker.request import RankResponse
 
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
+STAGE_SECONDS = (0.0001, 0.00025, 0.0005, *SECONDS)
 
 
 class Observer:
@@ -30,6 +33,19 @@ class Observer:
             ("stage",),
             registry=self.registry,
         )
+        self._stages = Histogram(
+            "headrace_rank_stage_seconds",
+            "Time in a stage of the pipeline.",
+            ("stage",),
+            buckets=STAGE_SECONDS,
+            registry=self.registry,
+        )
+        self._over = Counter(
+            "headrace_rank_over_budget",
+            "Stages that took more than their budget, late or not.",
+            ("stage",),
+            registry=self.registry,
+        )
         self._state = Gauge(
             "headrace_ranker_state",
             "Where the ranker stands, by kind.",
@@ -42,15 +58,18 @@ class Observer:
         self._requests.labels("ok").inc()
         self._took.observe(response.took_ms / 1000)
         for stage in response.degraded:
-            self._degraded.labels(stage.partition(":")[0]).inc()
+            self._degraded.labels(stage_of(stage)).inc()
 
-    def refused(self) -> None:
-        """Note a request that was wrong."""
-        self._requests.labels("refused").inc()
+    def staged(self, timings_ms: Mapping[str, float], over: Sequence[str]) -> None:
+        """Note where a request's time went, and which stages overran their budgets."""
+        for stage, took_ms in timings_ms.items():
+            self._stages.labels(stage).observe(took_ms / 1000)
+        for stage in over:
+            self._over.labels(stage).inc()
 
-    def failed(self) -> None:
-        """Note a request that broke us."""
-        self._requests.labels("failed").inc()
+    def declined(self, outcome: str) -> None:
+        """Note a request that got no feed: it was wrong, or too many came, or it broke us."""
+        self._requests.labels(outcome).inc()
 
     def set(self, kind: str, value: float) -> None:
         """Say where something stands."""
@@ -59,3 +78,10 @@ class Observer:
     def text(self) -> bytes:
         """All of it, as Prometheus scrapes it."""
         return generate_latest(self.registry)
+
+
+def stage_of(degraded: str) -> str:
+    """The stage that an entry of `degraded` names: `source:fresh`, `user_row`."""
+    name, _, rest = degraded.partition(":")
+    inner = rest.partition(":")[0]
+    return f"{name}:{inner}" if inner and not inner.startswith(" ") else name

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from features.errors import Refused
+from ranker.calibration import Calibration, Isotonic, Platt, sigmoid
 from ranker.forest import Forest
 
 Floats = NDArray[np.float64]
@@ -54,6 +55,14 @@ class HeadManifest(_Part):
     sha256: str
     trees: int
     metrics: dict[str, FiniteFloat] = {}
+    calibration: Calibration | None = None
+    """What the raw score of a binary head means; None: log-odds."""
+
+    def prediction(self, raw: Floats) -> Floats:
+        """What raw scores [n] say: a probability, or for lambdarank the raw score itself."""
+        if self.objective == "lambdarank":
+            return raw
+        return sigmoid(raw) if self.calibration is None else self.calibration.probability(raw)
 
 
 class Manifest(_Part):
@@ -78,6 +87,7 @@ class TrainedHead:
     label: str
     model_text: str
     metrics: dict[str, float]
+    calibration: Platt | Isotonic | None = None
 
 
 @dataclass(frozen=True)
@@ -92,11 +102,10 @@ class Model:
 
         A probability for a binary head, the raw score for lambdarank.
         """
-        scores = {}
-        for head in self.manifest.heads:
-            raw = self.forests[head.name].predict(matrix)
-            scores[head.name] = _sigmoid(raw) if head.objective == "binary" else raw
-        return scores
+        return {
+            head.name: head.prediction(self.forests[head.name].predict(matrix))
+            for head in self.manifest.heads
+        }
 
 
 def save_model(
@@ -123,6 +132,7 @@ def save_model(
                 sha256=hashlib.sha256(head.model_text.encode()).hexdigest(),
                 trees=Forest.from_model_text(head.model_text).trees,
                 metrics=head.metrics,
+                calibration=head.calibration,
             )
             for head in heads
         ],
@@ -238,9 +248,3 @@ def _write(path: Path, text: str) -> None:
     unfinished = path.with_suffix(path.suffix + ".part")
     unfinished.write_text(text, encoding="utf-8", newline="")
     unfinished.replace(path)
-
-
-def _sigmoid(raw: Floats) -> Floats:
-    # exp of a value above 0 could overflow.
-    decay = np.exp(-np.abs(raw))
-    return np.where(raw >= 0, 1.0, decay) / (1.0 + decay)

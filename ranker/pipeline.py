@@ -1,41 +1,51 @@
-"""The pipeline: a request becomes a ranked feed. `rank` reads as the specification.
+"""The pipeline: a request becomes a ranked feed. `_ranked` reads as the specification.
 
 query hydrators ∥ sources → dedupe → item and cross features → filters → heads → value model
-→ page → side effects
+→ diversity → page → side effects
 """
 
-import logging
+import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.as_of_kernels import Floats
 from features.candidates import ITEM_KEY
 from features.errors import HeadraceError
 from features.layout import Ints
+from ranker.cursor import first, unseen
+from ranker.deadline import GivenUp, Timing, attempt, told
+from ranker.diversity import embeddings, reach, varied
+from ranker.effects import Effects
+from ranker.feed import Answer, Ranked, answer_of, popular_answer
+from ranker.last_resort import Popular
 from ranker.reading import Reading
-from ranker.request import Freshness, RankedItem, RankRequest, RankResponse, Reason
+from ranker.request import RankRequest, RankResponse, Reason
+from ranker.rules import Rules
 from ranker.stages import (
+    GIVEN,
     Candidates,
     Filter,
+    Mask,
     Query,
-    Served,
     SideEffect,
     Source,
+    Sourced,
     User,
     UserHydrator,
 )
 
-log = logging.getLogger("headrace.ranker")
+T = TypeVar("T")
 
-Mask = NDArray[np.bool_]
-POPULARITY = "popularity"
+POPULAR: Final = "popular"
+"""The source that is asked when no other brought anything."""
 
 
 class Live(Protocol):
@@ -57,7 +67,7 @@ class Stages:
 
     live: Live
     lock: AbstractContextManager[object]
-    """Held from the first look-up in the tables to the last number computed."""
+    """Held while tables are looked at. What a row number is about may change in between."""
     reading: Callable[[], Reading]
     """The reading that stands now; called with the lock held."""
     hydrator: UserHydrator
@@ -65,156 +75,312 @@ class Stages:
     filters: Sequence[Filter]
     side_effects: Sequence[SideEffect]
     clock_ms: Callable[[], int]
+    rules: Callable[[], Rules] = Rules
+    popular: Callable[[], Popular] = Popular
+    """What is popular, as it was seen lately: for when there is no time to look."""
+    observe: Callable[[Query], None] = lambda _: None
+    """Told of every query, once it is answered."""
+    deadline_ms: int = 10_000
+    """For requests that name none; budgets are made for it."""
+    user_row_ms: float = 1_000.0
+    """What the user's row may take of such a request."""
+    workers: int = 4
+    """Requests that are computed at a time; the tables are looked at by one of them at a time."""
 
 
+@dataclass
 class Pipeline:
-    """Ranks; holds no state of its own."""
+    """Ranks; holds nothing of what it ranked. `close` it."""
 
-    def __init__(self, stages: Stages) -> None:
-        self.stages = stages
+    stages: Stages
+    _workers: ThreadPoolExecutor = field(init=False)
+    _effects: Effects = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._workers = ThreadPoolExecutor(self.stages.workers, "rank")
+        self._effects = Effects(self.stages.side_effects, self.stages.observe)
 
     async def rank(self, request: RankRequest) -> RankResponse:
-        """The feed for a request. Late or failed stages degrade and are named in the response."""
-        began = time.perf_counter()
-        stages = self.stages
-        now = request.now if request.now is not None else stages.clock_ms()
-        query = Query(request, request.request_id or uuid.uuid4().hex, now)
-        user = await self._user(query)
-        with stages.lock:
-            reading, user = stages.reading(), stages.hydrator.current(user)
-            candidates = self._candidates(query, reading)
-            matrix = self._features(query, reading, user, candidates)
-            keep = self._filter(query, candidates)
-            heads, score = self._score(query, reading, candidates, matrix)
-            order = _page(keep, score, request.limit)
-            served = _served(reading, user, candidates, matrix, heads, score, order)
-            items = self._items(query, reading, served, candidates, order)
-        for effect in stages.side_effects:
-            effect.served(query, served)
-        return RankResponse(
-            request_id=query.request_id,
-            now=now,
-            items=items,
-            model=served.model,
-            freshness=self._freshness(query, user),
-            degraded=query.degraded,
-            took_ms=(time.perf_counter() - began) * 1000,
+        """The feed for a request, within its deadline.
+
+        Late or failed stages degrade and are named in the response.
+        """
+        query = self._query(request)
+        try:
+            async with asyncio.timeout(max(query.timing.left_ms(), 0) / 1000):
+                query.stored = await self._fetched(query)
+                loop = asyncio.get_running_loop()
+                answer = await loop.run_in_executor(self._workers, self._ranked, query)
+        except Exception as error:  # noqa: BLE001 - no fault of a stage costs the feed
+            answer = self._last_resort(query, told(query.timing.stage, error))
+        finally:
+            query.timing.given_up = True
+        self._effects.put(query, answer.served)
+        return answer.response
+
+    def drain(self) -> None:
+        """Wait until the side effects of all answers so far are done."""
+        self._effects.drain()
+
+    def close(self) -> None:
+        """End the threads, side effects first."""
+        self._effects.close()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def _query(self, request: RankRequest) -> Query:
+        session, usual, now = request.session(), self.stages.deadline_ms, request.now
+        if now is None:
+            now = self.stages.clock_ms() if session is None else session.now
+        deadline = request.deadline_ms or usual
+        timing = Timing(deadline, min(1.0, deadline / usual))
+        session = first(now) if session is None else session
+        query = Query(request, request.request_id or uuid.uuid4().hex, now, session, timing)
+        query.degraded += self._effects.trouble()
+        return query
+
+    async def _fetched(self, query: Query) -> Any:
+        """The user's row as it is stored."""
+        timing, began = query.timing, time.perf_counter()
+        timing.stage = "user_row"
+        try:
+            async with asyncio.timeout(self.stages.user_row_ms * timing.scale / 1000):
+                return await self.stages.hydrator.fetch(query)
+        except Exception as error:  # noqa: BLE001 - the stage boundary
+            why = told("user_row", error)
+            query.degraded.append(f"user_row: {why}; ranked as an unknown user")
+            return None
+        finally:
+            timing.note("user_row", began)
+            timing.stage = "waiting"
+
+    def _ranked(self, query: Query) -> Answer:
+        """What the specification says, stage by stage; on a thread of its own."""
+        lock, began = self.stages.lock, time.perf_counter()
+        with lock:
+            query.timing.note("waiting", began)
+            reading = self.stages.reading()
+            query.user = self._user(query)
+            query.candidates = candidates = self._candidates(query, reading, query.user)
+            matrix = self._features(query, candidates, query.user)
+            query.keep = self._kept(query, candidates)
+        places = np.flatnonzero(query.keep)
+        heads = self._heads(query, reading, matrix, places)
+        utility = self._value(query, reading, heads)
+        with lock:
+            if utility is None:
+                utility = self._popularity(query, candidates, places), {}
+            score, weights = utility
+            best = np.argsort(-score, kind="stable")
+            order = self._varied(query, candidates, places[best], score[best])
+        page, more = self._page(query, candidates, places, best[order])
+        reasons = self._reasons(query, reading, matrix, places[page], weights)
+        ranked = Ranked(candidates, matrix, places, heads, score, best, page, more, reasons)
+        staleness_ms = self.stages.live.staleness_ms()
+        return self._stage(query, "page", lambda: answer_of(query, ranked, staleness_ms))
+
+    def _user(self, query: Query) -> User:
+        hydrator, stored = self.stages.hydrator, query.stored
+        if stored is None:
+            return hydrator.nobody()
+        return self._attempt(
+            query,
+            "user_row",
+            lambda: hydrator.hydrate(query, stored),
+            "ranked as an unknown user",
+            hydrator.nobody,
         )
 
-    async def _user(self, query: Query) -> User:
-        try:
-            return await self.stages.hydrator.hydrate(query)
-        except HeadraceError as error:
-            log.warning("user row: %s", error)
-            query.degraded.append(f"user_row: {error}; ranked as an unknown user")
-            return self.stages.hydrator.nobody()
-
-    def _candidates(self, query: Query, reading: Reading) -> Candidates:
+    def _candidates(self, query: Query, reading: Reading, user: User) -> Candidates:
         """The caller's candidates, or those of our sources; each once, in order of arrival."""
-        stages, given = self.stages, query.request.candidates
-        degraded = stages.live.degraded
+        degraded, given = self.stages.live.degraded, query.request.candidates
         if degraded is not None:
             query.degraded.append(f"item_table: {degraded}")
-        if given is None:
-            given = [item for source in stages.sources for item in source.items(query, reading)]
-        items = list(dict.fromkeys(given))
-        return Candidates(items, reading.tables[ITEM_KEY].rows_of_ids(items), reading.join)
+        found = {GIVEN: Sourced(given)} if given is not None else self._sourced(query, reading)
+        if given is None and not any(len(sourced.items) for sourced in found.values()):
+            found[POPULAR] = Sourced([*self.stages.popular().items])
+        return self._stage(query, "candidates", lambda: _joined(query, reading, user, found))
 
-    def _features(
-        self, query: Query, reading: Reading, user: User, candidates: Candidates
-    ) -> Floats:
-        moment = reading.join.moment(
-            query.now,
-            user.table,
-            user.row,
-            candidates.items,
-            candidates.rows,
-            query.request.surface,
+    def _sourced(self, query: Query, reading: Reading) -> dict[str, Sourced]:
+        return {
+            source.name: self._attempt(
+                query,
+                f"source:{source.name}",
+                partial(source.items, query, reading),
+                "its candidates are missing",
+                partial(Sourced, ()),
+            )
+            for source in self.stages.sources
+        }
+
+    def _features(self, query: Query, candidates: Candidates, user: User) -> Floats | None:
+        reader = candidates.reading.reader
+        return self._attempt(
+            query,
+            "features",
+            lambda: reader.matrix(candidates.moment, user.table),
+            "ranked by popularity",
+            lambda: None,
         )
-        return reading.reader.matrix(moment, user.table)
 
-    def _filter(self, query: Query, candidates: Candidates) -> Mask:
+    def _kept(self, query: Query, candidates: Candidates) -> Mask:
+        """Which may be shown. Only the last resort is left when one that vouches fails."""
         keep = np.ones(len(candidates), np.bool_)
         for stage in self.stages.filters:
-            keep &= stage.keep(query, candidates)
+            name, ask = f"filter:{stage.name}", partial(stage.keep, query, candidates)
+            if stage.vouches:
+                keep &= self._stage(query, name, ask)
+            else:
+                keep &= self._attempt(query, name, ask, "all passed", partial(np.copy, keep))
         return keep
 
-    def _score(
-        self, query: Query, reading: Reading, candidates: Candidates, matrix: Floats
-    ) -> tuple[dict[str, Floats], Floats]:
-        if reading.heads is None:
+    def _heads(
+        self, query: Query, reading: Reading, matrix: Floats | None, places: Ints
+    ) -> dict[str, Floats]:
+        """Head → [kept candidate]; empty when there is none to score with."""
+        heads = reading.heads
+        if heads is None:
             query.degraded.append(f"model: {reading.unfit}; ranked by popularity")
-            return {}, reading.popularity.counts(candidates.rows, query.now)
-        predictions = reading.heads.score(matrix)
-        return predictions, reading.heads.value.value(predictions, query.request.surface)
+        if heads is None or matrix is None:
+            return {}
+        kept = matrix if len(places) == len(matrix) else matrix[places]
+        return self._attempt(
+            query, "heads", lambda: heads.score(kept), "ranked by popularity", dict
+        )
 
-    def _items(
+    def _value(
+        self, query: Query, reading: Reading, heads: dict[str, Floats]
+    ) -> tuple[Floats, Mapping[str, float]] | None:
+        """[kept candidate]: its utility, and by which weights; None without predictions."""
+        if not heads or reading.heads is None:
+            return None
+        value, surface = reading.heads.value, query.request.surface
+        name, head = next(iter(heads.items()))
+        return self._attempt(
+            query,
+            "value",
+            lambda: (value.value(heads, surface), value.weights(surface)),
+            f"ranked by the head {name}",
+            lambda: (head, {name: 1.0}),
+        )
+
+    def _popularity(self, query: Query, candidates: Candidates, places: Ints) -> Floats:
+        popularity, items = candidates.reading.popularity, _these(candidates, places)
+        table = candidates.reading.tables[ITEM_KEY]
+        return self._attempt(
+            query,
+            "popularity",
+            lambda: popularity.counts(table.rows_of_ids(items), query.now),
+            "in the order of arrival",
+            lambda: np.zeros(len(places)),
+        )
+
+    def _varied(self, query: Query, candidates: Candidates, best: Ints, score: Floats) -> Ints:
+        """The order of kept candidates (`best`, by falling score) once it is made varied."""
+        rules = self.stages.rules().of(query.request.surface).diversity
+        count = len(query.session.shown) + query.request.limit
+
+        def vary() -> Ints:
+            pool = best[: reach(rules, count)]
+            vectors = embeddings(candidates.reading, _these(candidates, pool))
+            authors, categories = candidates.authors[pool], candidates.categories[pool]
+            return varied(rules, score, vectors, authors, categories, count)
+
+        def by_score() -> Ints:
+            return np.arange(len(best))
+
+        if rules.off:
+            return by_score()
+        return self._attempt(query, "diversity", vary, "ordered by score alone", by_score)
+
+    def _page(
+        self, query: Query, candidates: Candidates, places: Ints, order: Ints
+    ) -> tuple[Ints, bool]:
+        """The next of the order that the session has not shown, and whether there are more."""
+        session, limit = query.session, query.request.limit
+        if len(session.shown):
+            order = order[unseen(session.shown, _these(candidates, places[order]))]
+        return order[: min(limit, session.rest())], len(order) > limit
+
+    def _reasons(
         self,
         query: Query,
         reading: Reading,
-        served: Served,
-        candidates: Candidates,
-        order: Ints,
-    ) -> list[RankedItem]:
-        rows = candidates.rows[order]
-        authors = candidates.join.texts("author_id", rows)
-        categories = candidates.join.texts("categories", rows)
-        reasons: Sequence[list[Reason] | None] = [None] * len(order)
-        if query.request.explain and reading.heads is not None:
-            reasons = reading.heads.explainer.reasons(reading.heads.pick(served.matrix))
-        features: Sequence[dict[str, float | None] | None] = [None] * len(order)
-        if query.request.features:
-            features = [
-                {n: None if x != x else x for n, x in zip(served.columns, row, strict=True)}
-                for row in served.matrix.tolist()
-            ]
-        return [
-            RankedItem(
-                item_id=item,
-                position=place,
-                score=float(served.score[place]),
-                heads={head: float(values[place]) for head, values in served.heads.items()},
-                author_id=authors[place],
-                categories=[category] if (category := categories[place]) else [],
-                known=bool(rows[place] >= 0),
-                reasons=reasons[place],
-                features=features[place],
-            )
-            for place, item in enumerate(served.items)
-        ]
-
-    def _freshness(self, query: Query, user: User) -> Freshness:
-        updated_at = user.updated_at
-        return Freshness(
-            user_updated_at=updated_at,
-            user_age_ms=None if updated_at is None else query.now - updated_at,
-            item_staleness_ms=self.stages.live.staleness_ms(),
+        matrix: Floats | None,
+        shown: Ints,
+        weights: Mapping[str, float],
+    ) -> list[list[Reason]] | None:
+        heads = reading.heads
+        if not query.request.explain or heads is None or matrix is None or not weights:
+            return None
+        vectors = matrix[shown]
+        return self._attempt(
+            query, "explain", lambda: heads.reasons(vectors, weights), "no reasons", lambda: None
         )
 
+    def _last_resort(self, query: Query, why: str) -> Answer:
+        """What is popular, when the time is up or nothing else is left; looks at no table."""
+        query.timing.given_up = True
+        query.degraded = [*query.degraded, f"{query.timing.stage}: {why}; popular items instead"]
+        user = query.user
+        if user is None and query.stored is not None:
+            user = self._attempt_alone(query)
+        rules = self.stages.rules().of(query.request.surface)
+        staleness_ms = self.stages.live.staleness_ms()
+        return popular_answer(query, user, self.stages.popular(), rules, staleness_ms)
 
-def _page(keep: Mask, score: Floats, limit: int) -> Ints:
-    """Places of the best candidates that may be shown; ties keep their order of arrival."""
-    places = np.flatnonzero(keep)
-    order: Ints = places[np.argsort(-score[places], kind="stable")][:limit]
-    return order
+    def _attempt_alone(self, query: Query) -> User | None:
+        """The user, as far as can be told without the tables: whom they blocked."""
+        try:
+            return self.stages.hydrator.alone(query, query.stored)
+        except HeadraceError:
+            return None
+
+    def _attempt(
+        self, query: Query, stage: str, do: Callable[[], T], instead: str, other: Callable[[], T]
+    ) -> T:
+        return attempt(query.timing, query.degraded, stage, do, instead, other)
+
+    def _stage(self, query: Query, stage: str, do: Callable[[], T]) -> T:
+        """A stage without which there is nothing but the last resort."""
+        if query.timing.given_up:
+            raise GivenUp(stage)
+        query.timing.stage, began = stage, time.perf_counter()
+        found = do()
+        query.timing.note(stage, began)
+        return found
 
 
-def _served(
-    reading: Reading,
-    user: User,
-    candidates: Candidates,
-    matrix: Floats,
-    heads: dict[str, Floats],
-    score: Floats,
-    order: Ints,
-) -> Served:
-    return Served(
-        user=user,
-        plan=reading.plan.version,
-        columns=reading.reader.columns,
-        matrix=matrix[order],
-        items=[candidates.items[place] for place in order.tolist()],
-        heads={head: prediction[order] for head, prediction in heads.items()},
-        score=score[order],
-        model=reading.heads.version if reading.heads else POPULARITY,
+def _these(candidates: Candidates, places: Ints) -> list[str]:
+    items = candidates.items
+    return [items[place] for place in places.tolist()]
+
+
+def _joined(query: Query, reading: Reading, user: User, found: dict[str, Sourced]) -> Candidates:
+    """What sources brought, each item once and joined to its rows."""
+    names, brought = tuple(found), list(found.values())
+    items = list(dict.fromkeys(item for sourced in brought for item in sourced.items))
+    rows = reading.tables[ITEM_KEY].rows_of_ids(items)
+    moment = reading.join.moment(
+        query.now, user.table, user.row, items, rows, query.request.surface
     )
+    if names == (GIVEN,):
+        return Candidates(items, rows, moment, reading)
+    source, propensity = _origins(items, brought)
+    return Candidates(items, rows, moment, reading, names, source, propensity)
+
+
+def _origins(items: Sequence[str], brought: Sequence[Sourced]) -> tuple[Ints, Floats | None]:
+    """The first source of each item, and the chance that any source brought it."""
+    first_of: dict[str, int] = {}
+    for place, sourced in reversed(list(enumerate(brought))):
+        first_of.update(dict.fromkeys(sourced.items, place))
+    source = np.fromiter(map(first_of.__getitem__, items), np.int64, len(items))
+    if all(sourced.propensity is None for sourced in brought):
+        return source, None
+    missed = dict.fromkeys(items, 1.0)
+    for sourced in brought:
+        chances = sourced.propensity
+        each = np.ones(len(sourced.items)) if chances is None else chances
+        for item, chance in zip(sourced.items, each.tolist(), strict=True):
+            missed[item] *= 1.0 - chance
+    return source, 1.0 - np.fromiter(missed.values(), np.float64, len(items))

@@ -1,6 +1,6 @@
 """How one plan is read from the live tables that stand now: made anew when either changes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from features.strings import Strings
 from ranker.explain import Explainer
 from ranker.model import Model, load_model, read_manifest
 from ranker.popularity import Popularity
+from ranker.request import Reason
 from ranker.value import ValueModel, ValueWeights
 
 
@@ -33,6 +34,10 @@ class Heads:
     def score(self, matrix: Floats) -> dict[str, Floats]:
         """Head → [candidate], from all columns of the service."""
         return self.model.score(self.pick(matrix))
+
+    def reasons(self, matrix: Floats, weights: Mapping[str, float]) -> list[list[Reason]]:
+        """Per row of all columns of the service, what makes up its weighted predictions."""
+        return self.explainer.reasons(self.pick(matrix), weights)
 
     def pick(self, matrix: Floats) -> Floats:
         """The model's own columns."""

@@ -2,10 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from features.errors import BadInput
+from ranker.cursor import CURSOR_CHARS_MAX, Cursor, read_cursor
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 TIME_MS_MAX = 9_223_372_036_854
+DEADLINE_MS_MAX = 10_000
 
 EXAMPLES: list[JsonValue] = [
     {"user_id": "u-17", "surface": "home", "limit": 3, "candidates": ["i-1", "i-2", "i-3"]},
@@ -35,12 +40,49 @@ class RankRequest(BaseModel):
     now: int | None = Field(
         None, ge=0, le=TIME_MS_MAX, description="Instant to rank at, ms UTC; absent: the clock."
     )
+    deadline_ms: int | None = Field(
+        None,
+        ge=1,
+        le=DEADLINE_MS_MAX,
+        description=(
+            "Answer within this time of arrival, if need be with less: see `degraded`. "
+            "Absent: the ranker's setting."
+        ),
+    )
+    cursor: str | None = Field(
+        None,
+        min_length=1,
+        max_length=CURSOR_CHARS_MAX,
+        description=(
+            "The `next_cursor` of the page before: the next page of the same session, as of the "
+            "same instant unless `now` is given, with nothing that was shown in it. Send the "
+            "same user, surface and candidates."
+        ),
+    )
     features: bool = Field(False, description="Return every feature of every item, by name.")
     explain: bool = Field(False, description="Say why each item stands where it stands.")
+    explain_time: bool = Field(False, description="Say how long each stage took.")
+
+    @field_validator("cursor")
+    @classmethod
+    def _of_this_session(cls, cursor: str | None, found: ValidationInfo) -> str | None:
+        whose = found.data
+        if cursor is not None and "user_id" in whose and "surface" in whose:
+            try:
+                read_cursor(cursor, whose["user_id"], whose["surface"])
+            except BadInput as error:
+                raise PydanticCustomError("bad_cursor", "{why}", {"why": str(error)}) from error
+        return cursor
+
+    def session(self) -> Cursor | None:
+        """The session that this page continues, if it does."""
+        if self.cursor is None:
+            return None
+        return read_cursor(self.cursor, self.user_id, self.surface)
 
 
 class Reason(BaseModel):
-    """What one group of features contributes to an item's raw score."""
+    """What one group of features contributes to an item's score; an item's groups sum to it."""
 
     group: str
     says: str
@@ -81,8 +123,14 @@ class RankResponse(BaseModel):
     items: list[RankedItem]
     model: str = Field(description="Version of the model, or `popularity`.")
     freshness: Freshness
+    next_cursor: str | None = Field(
+        None, description="To be sent as `cursor` for the next page; null when there is none."
+    )
     degraded: list[str] = Field(description="Stages that were late or failed, and what was done.")
     took_ms: float
+    timings_ms: dict[str, float] | None = Field(
+        None, description="Stage → milliseconds, where `explain_time` asked for them."
+    )
 
 
 class Problem(BaseModel):
@@ -94,6 +142,30 @@ class Problem(BaseModel):
 
 
 class ProblemResponse(BaseModel):
-    """The body of every 4xx answer."""
+    """The body of every answer that is no feed."""
 
     problems: list[Problem]
+    retry_after_ms: int | None = Field(
+        None, description="When to try again, if that may help; `Retry-After` rounds it up."
+    )
+
+
+class BatchRequest(BaseModel):
+    """The requests of several users, each checked on its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests: list[JsonValue] = Field(description="Each a `RankRequest`.")
+
+
+class BatchResult(BaseModel):
+    """What became of one request of a batch: a feed, or why there is none."""
+
+    response: RankResponse | None = None
+    problems: ProblemResponse | None = None
+
+
+class BatchResponse(BaseModel):
+    """What became of each request of a batch, in order."""
+
+    results: list[BatchResult]

@@ -14,7 +14,9 @@ import numpy as np
 
 from features.errors import BadInput
 from features.spec import Plan
-from ranker.evaluation import auc, ndcg, request_gauc
+from ranker.calibrating import Method, fit_calibration
+from ranker.calibration import Isotonic, Platt, sigmoid
+from ranker.evaluation import auc, log_loss, ndcg, request_gauc
 from ranker.model import HEAD_NAME, DataSpan, Manifest, Objective, TrainedHead, save_model
 from ranker.rows import TrainingRows
 
@@ -68,10 +70,11 @@ def train_heads(
     trees: int = 300,
     seed: int = 1,
     held_back: float = 0.1,
+    calibration: Method = "auto",
     progress: Callable[[str, int], None] = lambda head, tree: None,
 ) -> list[TrainedHead]:
     """Train each head on all rows; its metrics are of a twin that did not see the newest
-    `held_back` of the requests (split by time, never at random).
+    `held_back` of the requests (split by time, never at random), and so is its calibration.
     """
     cut = int(np.quantile(rows.now, 1 - held_back)) if len(rows) else 0
     trained = []
@@ -83,10 +86,11 @@ def train_heads(
                 f"{len(label)} training rows, so there is nothing to learn; choose another action, "
                 "or a longer span"
             )
-        metrics = _judged(rows, head, cut, trees, seed)
+        metrics, calibrated = _judged(rows, head, cut, trees, seed, calibration)
         booster = _fit(rows, head, trees, seed, progress)
+        text = booster.model_to_string()
         trained.append(
-            TrainedHead(head.name, head.objective, head.action, booster.model_to_string(), metrics)
+            TrainedHead(head.name, head.objective, head.action, text, metrics, calibrated)
         )
     return trained
 
@@ -141,17 +145,30 @@ def _fit(
 
 
 def _judged(
-    rows: TrainingRows, head: HeadSpec, cut: int, trees: int, seed: int
-) -> dict[str, float]:
-    """AUC, request GAUC and NDCG@10 on the requests after the cut, those that are defined."""
+    rows: TrainingRows, head: HeadSpec, cut: int, trees: int, seed: int, method: Method
+) -> tuple[dict[str, float], Platt | Isotonic | None]:
+    """AUC, request GAUC and NDCG@10 on the requests after the cut, those that are defined; and
+    for a binary head what its raw scores came to mean there.
+
+    The log loss with and without a calibration is of the newer half, calibrated by the older.
+    """
     early, late = rows.part(rows.now < cut), rows.part(rows.now >= cut)
     if not len(late) or len(np.unique(early.labels[head.action])) < 2:
-        return {}
-    score = _fit(early, head, trees, seed).predict(late.matrix)
+        return {}, None
+    score = np.asarray(_fit(early, head, trees, seed).predict(late.matrix, raw_score=True))
     label = late.labels[head.action]
     found = {
         "held_back_auc": auc(label, score),
         "held_back_request_gauc": request_gauc(label, score, late.request),
         "held_back_ndcg10": ndcg(label, score, late.request, 10),
     }
-    return {name: value for name, value in found.items() if np.isfinite(value)}
+    calibrated = None
+    if head.objective == "binary":
+        calibrated = fit_calibration(score, label, method)
+        older = late.now < np.median(late.now)
+        trial = fit_calibration(score[older], label[older], method)
+        if trial is not None:
+            newer, chance = label[~older], trial.probability(score[~older])
+            found["held_back_log_loss"] = log_loss(newer, chance)
+            found["held_back_log_loss_uncalibrated"] = log_loss(newer, sigmoid(score[~older]))
+    return {name: value for name, value in found.items() if np.isfinite(value)}, calibrated

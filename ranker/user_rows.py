@@ -46,9 +46,19 @@ class UserRows:
 
         Raises Unavailable past the deadline, BadInput when the row is not in Headrace's layout.
         """
-        content = await self._fetch(user_id)
+        return self.load(user_id, await self.fetch(user_id))
+
+    def load(self, user_id: str, content: Hash) -> UserRow:
+        """A fetched row, ready for a request beside the live tables that stand now.
+
+        Raises BadInput when it is not in Headrace's layout.
+        """
         with self._live.lock:
             return load_user(self._live.plan, self._live.strings, user_id, content)
+
+    def alone(self, user_id: str, content: Hash) -> UserRow:
+        """A fetched row that shares no codes with the live tables; takes no lock."""
+        return load_user(self._live.plan, Strings(), user_id, content)
 
     def nobody(self, user_id: str = "") -> UserRow:
         """A user of whom nothing is known."""
@@ -64,7 +74,11 @@ class UserRows:
             return user
         return load_user(self._live.plan, self._live.strings, user.user_id, user.content)
 
-    async def _fetch(self, user_id: str) -> Hash:
+    async def fetch(self, user_id: str) -> Hash:
+        """A user's row as it is stored, empty when there is none; takes no lock.
+
+        Raises Unavailable past the deadline.
+        """
         plan = self._live.plan
         entity = user_entity(plan)
         try:
@@ -87,7 +101,7 @@ def load_user(plan: Plan, strings: Strings, user_id: str, content: Hash) -> User
 
     Raises BadInput when the row is not in Headrace's layout.
     """
-    table = EntityTable(plan, user_entity(plan), strings)
+    table = EntityTable(plan, user_entity(plan), strings, rows=1)
     if not content:
         return UserRow(table, -1, None, None, user_id, content)
     row = table.row_of_id(user_id)

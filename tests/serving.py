@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,17 @@ from features.events import Event
 from features.marker import Marker
 from features.row_store import MemoryRows
 from features.spec import LatestField, Plan
-from ranker.filters import EndedFilter
+from features.strings import Strings
+from ranker.admission import Admission
+from ranker.filters import all_filters
+from ranker.front_desk import FrontDesk
+from ranker.last_resort import Popular
 from ranker.metrics import Observer
 from ranker.pipeline import Pipeline, Stages
 from ranker.reading import heads_loader, make_reading
 from ranker.request import RankRequest, RankResponse
 from ranker.rows import RowMaker, TrainingRows
+from ranker.rules import Rules
 from ranker.serving_log import ServingLogEffect
 from ranker.sources import TrendingSource
 from ranker.stages import Query, User
@@ -41,6 +45,8 @@ SERVED_PLAN: Plan = plan(
     )
 )
 CLICKS = ValueWeights(default={"click": 1.0})
+UNHURRIED_MS = 300_000
+"""The usual deadline here: the first request may have to wait for the compiler."""
 OFFSET = 41
 """The source offset that every stored row is marked with."""
 
@@ -66,21 +72,22 @@ class StoredUsers:
         rows.write(writes_of(world, OFFSET, [USER_KEY]))
         self.rows: dict[bytes, Hash] = rows.rows
 
-    async def hydrate(self, query: Query) -> User:
+    async def fetch(self, query: Query) -> Hash:
         if self.fault is not None:
             raise self.fault
-        user_id = query.request.user_id
-        key = self._world.tables[USER_KEY].key_of(user_id)
-        return self._user(user_id, self.rows.get(key, {}))
+        return self.rows.get(self._world.tables[USER_KEY].key_of(query.request.user_id), {})
+
+    def hydrate(self, query: Query, stored: Hash) -> User:
+        return self._user(query.request.user_id, stored, self._world.strings)
+
+    def alone(self, query: Query, stored: Hash) -> User:
+        return self._user(query.request.user_id, stored, Strings())
 
     def nobody(self) -> User:
-        return self._user("", {})
+        return self._user("", {}, self._world.strings)
 
-    def current(self, user: User) -> User:
-        return user
-
-    def _user(self, user_id: str, content: Hash) -> User:
-        row: UserRow = load_user(self._world.plan, self._world.strings, user_id, content)
+    def _user(self, user_id: str, content: Hash, strings: Strings) -> User:
+        row: UserRow = load_user(self._world.plan, strings, user_id, content)
         return User(row.table, row.row, row.marker, row.newest, row)
 
 
@@ -89,18 +96,22 @@ class KeptLog:
     """A serving log that keeps its records."""
 
     records: list[tuple[bytes, bytes]] = field(default_factory=list)
+    dropped: int = 0
 
     def put(self, record: bytes, key: bytes) -> None:
         self.records.append((key, record))
 
     def newest(self) -> dict[str, Any]:
         """The last record."""
-        found: dict[str, Any] = json.loads(self.records[-1][1])
-        return found
+        return self.all()[-1]
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every record."""
+        return [json.loads(record) for _, record in self.records]
 
 
 class Serving:
-    """The pipeline over a world; it is also the `Service` behind the HTTP face."""
+    """The pipeline over a world; it is also the `Service` behind both faces."""
 
     def __init__(
         self, world: World, model: Path | None = None, weights: ValueWeights = CLICKS
@@ -112,6 +123,9 @@ class Serving:
         self.log = KeptLog()
         self.observer = Observer()
         self.not_ready: str | None = None
+        self.rules = Rules()
+        self.popular = Popular()
+        self.queries: list[Query] = []
         tables = {key: table for key, table in world.tables.items() if key != USER_KEY}
         self.reading = make_reading(world.plan, "feed", tables, heads_loader(model, weights))
         self.pipeline = Pipeline(
@@ -121,10 +135,17 @@ class Serving:
                 reading=lambda: self.reading,
                 hydrator=self.users,
                 sources=[TrendingSource(500)],
-                filters=[EndedFilter()],
+                filters=all_filters(lambda: self.rules),
+                rules=lambda: self.rules,
+                popular=lambda: self.popular,
+                observe=self.queries.append,
+                deadline_ms=UNHURRIED_MS,
                 side_effects=[ServingLogEffect(self.log)],
                 clock_ms=lambda: self.now,
             )
+        )
+        self.desk = FrontDesk(
+            self.rank, self.observer, Admission(running_max=4, wait_ms_max=1_000), UNHURRIED_MS
         )
 
     def ask(self, **request: Any) -> RankResponse:
@@ -132,7 +153,9 @@ class Serving:
         return asyncio.run(self.rank(RankRequest(**request)))
 
     async def rank(self, request: RankRequest) -> RankResponse:
-        return await self.pipeline.rank(request)
+        response = await self.pipeline.rank(request)
+        self.pipeline.drain()
+        return response
 
     def unready(self) -> str | None:
         return self.not_ready
@@ -140,9 +163,8 @@ class Serving:
     def observe(self) -> None:
         self.observer.set("item_staleness_ms", self.live.staleness_ms())
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        yield
+    def stopping(self) -> bool:
+        return False
 
 
 def folded(events: Iterable[Event], of: Plan = SERVED_PLAN) -> World:

@@ -24,7 +24,8 @@ VIEW = RelationsView(
     name="user_relations", entity=USER, relations=RELATIONS, target="author", limit=4
 )
 ITEMS = changed(VIEW, name="user_items", target="item", limit=1000)
-WITH = changed(PLAN, relations=(VIEW, ITEMS))
+CATEGORIES = changed(VIEW, name="user_categories", target="category")
+WITH = changed(PLAN, relations=(VIEW, CATEGORIES, ITEMS))
 WORDS = ("follow", "unfollow", "mute", "unmute")
 
 
@@ -39,6 +40,7 @@ def histories(draw: st.DrawFn) -> list[EngagementEvent]:
             item_id=draw(st.sampled_from(("i0", "i1"))),
             action=draw(st.sampled_from((*WORDS, "click"))),
             author_id=draw(st.sampled_from((None, "1", "2", "3", "4"))),
+            categories=draw(st.lists(st.sampled_from(("c1", "c2", "c3")), max_size=3)),
         )
         for number in range(draw(st.integers(0, 25)))
     ]
@@ -49,7 +51,11 @@ def _recounted(events: Sequence[EngagementEvent], view: RelationsView) -> dict[s
     names = {word: r.on for r in view.relations for word in (r.on, r.off)}
     stands: dict[tuple[str, str], tuple[int, int, str]] = {}
     for event in events:
-        target = event.author_id if view.target == "author" else event.item_id
+        target = {
+            "author": event.author_id,
+            "item": event.item_id,
+            "category": next(iter(event.categories), None),
+        }[view.target]
         if event.action in names and target is not None:
             word = event.event_time, event_hash(event.event_id), event.action
             pair = names[event.action], target
@@ -71,14 +77,14 @@ def _stored(world: World) -> dict[str, dict[str, Any]]:
             name: decode_value(content.get(field_name(view.name, name))) or []
             for name in ("targets", "actions", "times", "events")
         }
-        for view in (VIEW, ITEMS)
+        for view in WITH.relations
     }
 
 
 def _hash(world: World) -> Hash:
     table = world.tables["user_id"]
     table.markers = [Marker(1, 0, 1)] * len(table)
-    touched = {v.name: np.flatnonzero(table.tables[v.name].newest >= 0) for v in (VIEW, ITEMS)}
+    touched = {v.name: np.flatnonzero(table.tables[v.name].newest >= 0) for v in WITH.relations}
     content: Hash = {}
     for write in table.writes(touched):
         content |= dict(zip(write.fields[::2], write.fields[1::2], strict=True))
@@ -93,7 +99,7 @@ def _split(events: Sequence[EngagementEvent], at: int) -> Iterable[Sequence[Enga
 def test_the_stored_lists_equal_a_recount_in_any_order_split_and_repetition(
     events: list[EngagementEvent], rng: Any, cut: int
 ) -> None:
-    expected = {view.name: _recounted(events, view) for view in (VIEW, ITEMS)}
+    expected = {view.name: _recounted(events, view) for view in WITH.relations}
     assert _stored(World(WITH).fold(events)) == expected
     again = [*events, *rng.sample(events, len(events) // 2)]
     rng.shuffle(again)

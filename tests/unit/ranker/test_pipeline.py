@@ -3,8 +3,6 @@
 import math
 from pathlib import Path
 
-import lightgbm
-import numpy as np
 import pytest
 
 from features.errors import BadInput, Unavailable
@@ -114,10 +112,17 @@ def test_tables_that_are_behind_are_named(serving: Serving) -> None:
     assert len(feed.items) == 20
 
 
-def test_a_programmers_error_is_not_taken_for_an_outage(serving: Serving) -> None:
+def test_a_programmers_error_costs_its_stage_and_stands_in_the_log_whole(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
     serving.users.fault = ZeroDivisionError("mine")  # type: ignore[assignment]
-    with pytest.raises(ZeroDivisionError):
-        serving.ask(user_id="u3")
+    feed = serving.ask(user_id="u3", candidates=ITEMS)
+    assert len(feed.items) == 20
+    (told,) = feed.degraded
+    assert told.startswith("user_row: failed (ZeroDivisionError, ")
+    assert "mine" not in told
+    assert "mine" in caplog.text
+    assert "Traceback" in caplog.text
 
 
 def test_ended_items_are_dropped_from_candidates_and_sources(
@@ -151,6 +156,15 @@ def test_now_is_the_clocks_unless_the_request_says_otherwise(serving: Serving) -
     assert serving.ask(user_id="u3", now=0).now == 0
 
 
+def test_the_time_of_each_stage_is_told_when_asked_for(serving: Serving) -> None:
+    feed = serving.ask(user_id="u3", explain_time=True)
+    assert feed.timings_ms is not None
+    assert {"user_row", "candidates", "features", "heads", "page"} <= set(feed.timings_ms)
+    assert all(taken > 0 for taken in feed.timings_ms.values())
+    assert sum(feed.timings_ms.values()) <= feed.took_ms
+    assert serving.ask(user_id="u3").timings_ms is None
+
+
 def test_every_feature_is_returned_by_name_when_asked_for(serving: Serving) -> None:
     with_them = serving.ask(user_id="u3", candidates=["i3", "ghost"], features=True)
     columns = serving.reading.reader.columns
@@ -165,20 +179,17 @@ def test_every_feature_is_returned_by_name_when_asked_for(serving: Serving) -> N
     assert serving.ask(user_id="u3", candidates=["i3"]).items[0].features is None
 
 
-def test_reasons_and_the_base_sum_to_the_raw_score(serving: Serving, model: Path) -> None:
+def test_reasons_name_their_groups_strongest_first_and_the_base_last(serving: Serving) -> None:
     feed = serving.ask(user_id="u3", candidates=ITEMS, limit=60, explain=True)
-    booster = lightgbm.Booster(model_file=model / "click.txt")
-    width = booster.num_feature()
-    base = np.asarray(booster.predict(np.zeros((1, width)), pred_contrib=True))[0, -1]
     for item in feed.items:
         assert item.reasons is not None
-        raw = math.log(item.heads["click"] / (1 - item.heads["click"]))
-        total = base + sum(reason.contribution for reason in item.reasons)
-        assert total == pytest.approx(raw, abs=1e-9)
-        strength = [abs(reason.contribution) for reason in item.reasons]
+        assert sum(r.contribution for r in item.reasons) == pytest.approx(item.score, abs=1e-9)
+        strength = [abs(reason.contribution) for reason in item.reasons[:-1]]
         assert strength == sorted(strength, reverse=True)
+        assert item.reasons[-1].group == "base"
     groups = {reason.group for reason in feed.items[0].reasons or []}
-    assert groups == {"item_rates", "user_rates", "user_item", "item_facts", "request_facts"}
+    named = {"item_rates", "user_rates", "user_item", "item_facts", "request_facts", "base"}
+    assert groups == named
 
 
 def test_the_serving_log_holds_what_was_scored(serving: Serving) -> None:
