@@ -63,6 +63,8 @@ Tables = Mapping[str, EntityRows]
 CountLike = CountFeature | RateFeature | DecayedFeature | TrendFeature | RecencyFeature
 ListLike = AffinityFeature | SinceFeature
 ValueLike = ValueFeature | CodeFeature | AgeFeature
+Run = slice | list[int]
+"""Columns that stand together, as most do, or where each stands."""
 _KEYS = {"item": ITEM, "author": AUTHOR, "category": CATEGORY}
 
 
@@ -88,8 +90,8 @@ class Reader:
         self.columns: tuple[str, ...] = tuple(name for name, _ in named)
         self._tables = tables
         self._views = {view.name: view for view in plan.views}
-        self._counts: dict[str, tuple[Ints, CountProgram]] = {}
-        self._lists: dict[str, tuple[Ints, ListProgram]] = {}
+        self._counts: dict[str, tuple[Run, CountProgram]] = {}
+        self._lists: dict[str, tuple[Run, ListProgram]] = {}
         self._others: list[tuple[int, ValueLike | ContextFeature | SimilarityFeature]] = []
         counts: dict[str, list[tuple[int, CountLike]]] = {}
         lists: dict[str, list[tuple[int, ListLike]]] = {}
@@ -101,15 +103,13 @@ class Reader:
             else:
                 self._others.append((place, feature))
         for view, chosen in counts.items():
-            places = np.array([place for place, _ in chosen], np.int64)
             self._counts[view] = (
-                places,
+                _run([place for place, _ in chosen]),
                 _count_program(self._counted(view), [f for _, f in chosen]),
             )
         for view, listed in lists.items():
-            places = np.array([place for place, _ in listed], np.int64)
             self._lists[view] = (
-                places,
+                _run([place for place, _ in listed]),
                 _list_program(self._activity(view).sequences, plan.actions, [f for _, f in listed]),
             )
         self._masks = {
@@ -130,7 +130,7 @@ class Reader:
         for view, (places, program) in self._counts.items():
             table = self._counted(view, users)
             rows = moment.rows[table.view.entity.join_key]
-            part = np.empty((len(rows), len(places)))
+            part = np.empty((len(rows), len(program.op)))
             if isinstance(table, SparseActivity):
                 table.read(program, rows, moment.now, part)
             else:
@@ -139,7 +139,7 @@ class Reader:
         for view, (places, lists) in self._lists.items():
             listing = self._activity(view, users)
             user = int(moment.rows[listing.view.entity.join_key][0])
-            part = np.empty((count, len(places)))
+            part = np.empty((count, len(lists.op)))
             read_lists(listing.arrays, lists, user, moment.now, moment.keys, part)
             out[:, places] = part
         similarities: list[tuple[int, SimilarityFeature]] = []
@@ -251,6 +251,11 @@ def _alike(
     for place, f in features:
         found.setdefault((f.view, f.sequence, f.actions, f.newest), []).append((place, f))
     return found.values()
+
+
+def _run(places: list[int]) -> Run:
+    first, stop = places[0], places[0] + len(places)
+    return slice(first, stop) if places == list(range(first, stop)) else places
 
 
 def candidate_keys(items: Ints, authors: Ints, categories: Ints) -> Ints:
