@@ -6,7 +6,7 @@ tables come from.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import mmh3
 import numpy as np
@@ -23,6 +23,7 @@ from features.as_of_kernels import (
     TREND,
     CountProgram,
     Floats,
+    Vectors,
     read_counts,
 )
 from features.entities import EntityTable
@@ -32,6 +33,7 @@ from features.list_kernels import (
     AFFINITY,
     SINCE,
     ListProgram,
+    gather_vectors,
     newest_items,
     read_lists,
     read_similarity,
@@ -219,14 +221,9 @@ class Reader:
         """Those features that compare embeddings of one view."""
         items = self._tables[table.view.entity.join_key]
         rows = moment.rows[table.view.entity.join_key]
-        known = np.flatnonzero(rows >= 0)
-        of_known = vectors[rows[known]].astype(np.float32, copy=False)
-        present = of_known.any(axis=1)
-        known = known[present]
-        if not len(known):
-            return
-        candidates = np.ascontiguousarray(of_known[present].T)
-        part = np.empty((2, len(known)))
+        candidates = np.empty((vectors.shape[1], len(rows)), np.float32)
+        known = _gather(vectors, rows, candidates)
+        part = np.empty((2, len(rows)))
         for same in _alike(features):
             feature = same[0][1]
             activity = self._activity(feature.view, users)
@@ -236,11 +233,23 @@ class Reader:
             s, mask = activity.sequences.index(feature.sequence), self._masks[same[0][0]]
             chosen = newest_items(activity.arrays, user, s, mask, moment.now, feature.newest)
             recent = items.rows_of_codes(chosen)
-            listed = vectors[recent[recent >= 0]].astype(np.float32, copy=False)
-            listed = listed[listed.any(axis=1)]
-            read_similarity(listed, candidates, part)
+            listed = np.empty((vectors.shape[1], len(recent)), np.float32)
+            listed = listed[:, _gather(vectors, recent, listed)]
+            read_similarity(np.ascontiguousarray(listed.T), candidates, part)
+            part[:, ~known] = np.nan
             for place, one in same:
-                out[known, place] = part[0 if one.reduce == "max" else 1]
+                out[:, place] = part[0 if one.reduce == "max" else 1]
+
+
+def _gather(
+    vectors: NDArray[np.float32] | NDArray[np.float16], rows: Ints, out: Vectors
+) -> NDArray[np.bool_]:
+    """The vectors of rows as columns of `out` in single precision, zeros where there is none; [row]
+    whether there is one."""
+    if vectors.dtype == np.float32:
+        return gather_vectors(cast(Vectors, vectors), rows, out)
+    found = vectors[np.maximum(rows, 0)].astype(np.float32)
+    return gather_vectors(found, np.where(rows >= 0, np.arange(len(rows)), -1), out)
 
 
 def _alike(

@@ -117,6 +117,22 @@ def newest_items(
 
 
 @kernel
+def gather_vectors(vectors: Vectors, rows: Ints, out: Vectors) -> NDArray[np.bool_]:
+    """Columns of `out` [dimension, row]: the vectors of rows, zeros for row −1; [row] whether there
+    is one that is not of zeros."""
+    found = np.zeros(len(rows), np.bool_)
+    for i in range(len(rows)):
+        if rows[i] < 0:
+            out[:, i] = np.float32(0.0)
+        else:
+            for d in range(vectors.shape[1]):
+                out[d, i] = vectors[rows[i], d]
+                if out[d, i] != np.float32(0.0):
+                    found[i] = True
+    return found
+
+
+@kernel
 def read_similarity(recent: Vectors, candidates: Vectors, out: Floats) -> None:
     """out[0, candidate]: the max of its dot products with recent vectors; out[1, candidate]: their
     mean. No recent vector gives NaN.
