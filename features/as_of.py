@@ -6,7 +6,7 @@ tables come from.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import mmh3
 import numpy as np
@@ -23,6 +23,7 @@ from features.as_of_kernels import (
     TREND,
     CountProgram,
     Floats,
+    Vectors,
     read_counts,
 )
 from features.entities import EntityTable
@@ -32,6 +33,7 @@ from features.list_kernels import (
     AFFINITY,
     SINCE,
     ListProgram,
+    gather_vectors,
     newest_items,
     read_lists,
     read_similarity,
@@ -63,6 +65,8 @@ Tables = Mapping[str, EntityRows]
 CountLike = CountFeature | RateFeature | DecayedFeature | TrendFeature | RecencyFeature
 ListLike = AffinityFeature | SinceFeature
 ValueLike = ValueFeature | CodeFeature | AgeFeature
+Run = slice | list[int]
+"""Columns that stand together, as most do, or where each stands."""
 _KEYS = {"item": ITEM, "author": AUTHOR, "category": CATEGORY}
 
 
@@ -88,8 +92,8 @@ class Reader:
         self.columns: tuple[str, ...] = tuple(name for name, _ in named)
         self._tables = tables
         self._views = {view.name: view for view in plan.views}
-        self._counts: dict[str, tuple[Ints, CountProgram]] = {}
-        self._lists: dict[str, tuple[Ints, ListProgram]] = {}
+        self._counts: dict[str, tuple[Run, CountProgram]] = {}
+        self._lists: dict[str, tuple[Run, ListProgram]] = {}
         self._others: list[tuple[int, ValueLike | ContextFeature | SimilarityFeature]] = []
         counts: dict[str, list[tuple[int, CountLike]]] = {}
         lists: dict[str, list[tuple[int, ListLike]]] = {}
@@ -101,15 +105,13 @@ class Reader:
             else:
                 self._others.append((place, feature))
         for view, chosen in counts.items():
-            places = np.array([place for place, _ in chosen], np.int64)
             self._counts[view] = (
-                places,
+                _run([place for place, _ in chosen]),
                 _count_program(self._counted(view), [f for _, f in chosen]),
             )
         for view, listed in lists.items():
-            places = np.array([place for place, _ in listed], np.int64)
             self._lists[view] = (
-                places,
+                _run([place for place, _ in listed]),
                 _list_program(self._activity(view).sequences, plan.actions, [f for _, f in listed]),
             )
         self._masks = {
@@ -130,7 +132,7 @@ class Reader:
         for view, (places, program) in self._counts.items():
             table = self._counted(view, users)
             rows = moment.rows[table.view.entity.join_key]
-            part = np.empty((len(rows), len(places)))
+            part = np.empty((len(rows), len(program.op)))
             if isinstance(table, SparseActivity):
                 table.read(program, rows, moment.now, part)
             else:
@@ -139,7 +141,7 @@ class Reader:
         for view, (places, lists) in self._lists.items():
             listing = self._activity(view, users)
             user = int(moment.rows[listing.view.entity.join_key][0])
-            part = np.empty((count, len(places)))
+            part = np.empty((count, len(lists.op)))
             read_lists(listing.arrays, lists, user, moment.now, moment.keys, part)
             out[:, places] = part
         similarities: list[tuple[int, SimilarityFeature]] = []
@@ -219,14 +221,9 @@ class Reader:
         """Those features that compare embeddings of one view."""
         items = self._tables[table.view.entity.join_key]
         rows = moment.rows[table.view.entity.join_key]
-        known = np.flatnonzero(rows >= 0)
-        of_known = vectors[rows[known]].astype(np.float32, copy=False)
-        present = of_known.any(axis=1)
-        known = known[present]
-        if not len(known):
-            return
-        candidates = np.ascontiguousarray(of_known[present].T)
-        part = np.empty((2, len(known)))
+        candidates = np.empty((vectors.shape[1], len(rows)), np.float32)
+        known = _gather(vectors, rows, candidates)
+        part = np.empty((2, len(rows)))
         for same in _alike(features):
             feature = same[0][1]
             activity = self._activity(feature.view, users)
@@ -236,11 +233,23 @@ class Reader:
             s, mask = activity.sequences.index(feature.sequence), self._masks[same[0][0]]
             chosen = newest_items(activity.arrays, user, s, mask, moment.now, feature.newest)
             recent = items.rows_of_codes(chosen)
-            listed = vectors[recent[recent >= 0]].astype(np.float32, copy=False)
-            listed = listed[listed.any(axis=1)]
-            read_similarity(listed, candidates, part)
+            listed = np.empty((vectors.shape[1], len(recent)), np.float32)
+            listed = listed[:, _gather(vectors, recent, listed)]
+            read_similarity(np.ascontiguousarray(listed.T), candidates, part)
+            part[:, ~known] = np.nan
             for place, one in same:
-                out[known, place] = part[0 if one.reduce == "max" else 1]
+                out[:, place] = part[0 if one.reduce == "max" else 1]
+
+
+def _gather(
+    vectors: NDArray[np.float32] | NDArray[np.float16], rows: Ints, out: Vectors
+) -> NDArray[np.bool_]:
+    """The vectors of rows as columns of `out` in single precision, zeros where there is none; [row]
+    whether there is one."""
+    if vectors.dtype == np.float32:
+        return gather_vectors(cast(Vectors, vectors), rows, out)
+    found = vectors[np.maximum(rows, 0)].astype(np.float32)
+    return gather_vectors(found, np.where(rows >= 0, np.arange(len(rows)), -1), out)
 
 
 def _alike(
@@ -251,6 +260,11 @@ def _alike(
     for place, f in features:
         found.setdefault((f.view, f.sequence, f.actions, f.newest), []).append((place, f))
     return found.values()
+
+
+def _run(places: list[int]) -> Run:
+    first, stop = places[0], places[0] + len(places)
+    return slice(first, stop) if places == list(range(first, stop)) else places
 
 
 def candidate_keys(items: Ints, authors: Ints, categories: Ints) -> Ints:

@@ -159,7 +159,7 @@ def test_now_is_the_clocks_unless_the_request_says_otherwise(serving: Serving) -
 def test_the_time_of_each_stage_is_told_when_asked_for(serving: Serving) -> None:
     feed = serving.ask(user_id="u3", explain_time=True)
     assert feed.timings_ms is not None
-    assert {"user_row", "candidates", "features", "heads", "page"} <= set(feed.timings_ms)
+    assert {"user_row", "candidates", "features", "heads"} <= set(feed.timings_ms)
     assert all(taken > 0 for taken in feed.timings_ms.values())
     assert sum(feed.timings_ms.values()) <= feed.took_ms
     assert serving.ask(user_id="u3").timings_ms is None
