@@ -6,7 +6,7 @@ giving back a `RankResponse`, while the ranker writes its serving log to a broke
 not counted: the threads of `Booster.predict` spin for a while after it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import redis
@@ -44,6 +44,7 @@ def run(full: bool) -> Result:
             typed = typed_project(of.repo, of.folder, of.plan, client)
         with feast_serve(of.repo, of.folder) as feast:
             matrix = features(connection, asked[0].request)
+            scored = kept(connection, asked)
             like = StockRanker(typed, of.plan, SERVICE, of.booster, matrix)
             stock = ServedStock(feast.port, like, of.booster, matrix)
             assert stock.found(asked[0].ids) == CANDIDATES
@@ -61,7 +62,7 @@ def run(full: bool) -> Result:
         assert served.metric("serving_log_sent") > CPU_REQUESTS
         connection.close()
         grpc.close()
-    return result(taken_ms, ours_cpu_ms, feast_cpu_ms)
+    return result(taken_ms, ours_cpu_ms, feast_cpu_ms, scored)
 
 
 def by_http(connection: KeptAlive, request: RankRequest) -> RankResponse:
@@ -71,12 +72,18 @@ def by_http(connection: KeptAlive, request: RankRequest) -> RankResponse:
 
 
 def features(connection: KeptAlive, request: RankRequest) -> NDArray[np.float64]:
-    """Every feature of the request's candidates, as the ranker computes them."""
+    """Every feature of the request's candidates; rows of those that were filtered are others'."""
     wanted = request.model_copy(update={"features": True, "limit": CANDIDATES})
     items = by_http(connection, wanted).items
-    assert len(items) == CANDIDATES
-    rows = [list((item.features or {}).values()) for item in items]
-    return np.array(rows, dtype=np.float64)
+    assert len(items) > CANDIDATES / 2
+    rows = np.array([list((item.features or {}).values()) for item in items], dtype=np.float64)
+    return np.resize(rows, (CANDIDATES, rows.shape[1]))
+
+
+def kept(connection: KeptAlive, asked: Sequence[Asked]) -> float:
+    """How many of a request's candidates pass the filters, on average."""
+    wanted = [one.request.model_copy(update={"limit": CANDIDATES}) for one in asked]
+    return float(np.mean([len(by_http(connection, one).items) for one in wanted]))
 
 
 def cpu_ms(spent_s: Callable[[], float], call: Callable[[], object], count: int) -> float:
@@ -88,7 +95,10 @@ def cpu_ms(spent_s: Callable[[], float], call: Callable[[], object], count: int)
 
 
 def result(
-    taken_ms: dict[str, NDArray[np.float64]], ours_cpu_ms: dict[str, float], feast_cpu_ms: float
+    taken_ms: dict[str, NDArray[np.float64]],
+    ours_cpu_ms: dict[str, float],
+    feast_cpu_ms: float,
+    scored: float,
 ) -> Result:
     """The figures; each face against the one yardstick."""
     ours = {
@@ -100,9 +110,10 @@ def result(
         benchmark="rank_rpc",
         ours=ours
         | {"cpu_ms_per_request": worst_cpu_ms}
-        | {f"{face}_cpu_ms": x for face, x in ours_cpu_ms.items()},
+        | {f"{face}_cpu_ms": x for face, x in ours_cpu_ms.items()}
+        | {"candidates_scored": scored},
         yardstick={f"{face}_{name}": x for face in FACES for name, x in feast.items()}
-        | {"cpu_ms_per_request": feast_cpu_ms},
+        | {"cpu_ms_per_request": feast_cpu_ms, "candidates_scored": CANDIDATES},
         ratio={
             f"{face}_{name.removesuffix('_ms')}": x / ours[f"{face}_{name}"]
             for face in FACES
