@@ -16,9 +16,10 @@ from ranker.client import NO_RETRIES, Client
 from ranker.request import RankRequest, RankResponse
 from tests.benchmarks.feast_serve import KeptAlive, ServedStock, feast_serve
 from tests.benchmarks.ground import SERVICE
+from tests.benchmarks.offered import offer, saturation
 from tests.benchmarks.rank import EVENTS, FULL_EVENTS
-from tests.benchmarks.report import Result, percentiles
-from tests.benchmarks.served import cpu_s, ranker, world
+from tests.benchmarks.report import Result, drawn, percentiles
+from tests.benchmarks.served import World, cpu_s, ranker, world
 from tests.benchmarks.serving import CANDIDATES, Asked, in_turn
 from tests.benchmarks.stock_feast import StockRanker, typed_project
 from tests.benchmarks.timing import paired_ms
@@ -26,6 +27,8 @@ from tests.benchmarks.timing import paired_ms
 RUNS, FULL_RUNS = 100, 400
 CPU_REQUESTS, FEAST_CPU_REQUESTS = 300, 20
 FACES = ("grpc", "http")
+WARM_UP_S, SECONDS = 5.0, 10.0
+LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 
 
 def run(full: bool) -> Result:
@@ -62,7 +65,28 @@ def run(full: bool) -> Result:
         assert served.metric("serving_log_sent") > CPU_REQUESTS
         connection.close()
         grpc.close()
-    return result(taken_ms, ours_cpu_ms, feast_cpu_ms, scored)
+        most = two_processes(of) if full else None
+    found = result(taken_ms, ours_cpu_ms, feast_cpu_ms, scored)
+    if most is not None:
+        found.ours["saturation_per_s_2_processes"] = most
+    return found
+
+
+def two_processes(of: World) -> float:
+    """Answers a second that two processes on one port give, and the latency below that, drawn."""
+    with ranker(of, processes=2) as served:
+        saturation(served.grpc, of.asked, WARM_UP_S)
+        most = saturation(served.grpc, of.asked, SECONDS)
+        outcomes = [offer(served.grpc, of.asked, load * most, SECONDS) for load in LOADS]
+    with drawn("rank_rpc", 1) as (axes,):
+        offered = [one.offered_per_s for one in outcomes]
+        for part in (50, 99):
+            taken_ms = [one.percentile_ms(part) for one in outcomes]
+            axes.plot(offered, taken_ms, "o-", label=f"p{part}")
+        axes.axvline(most, color="grey", linestyle=":", label="answers a second at most")
+        axes.set(xlabel="requests a second, two processes", ylabel="ms", ylim=(0, None))
+        axes.legend()
+    return most
 
 
 def by_http(connection: KeptAlive, request: RankRequest) -> RankResponse:
