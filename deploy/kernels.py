@@ -172,7 +172,7 @@ def stored(known: Plan, recorded: list[Event]) -> dict[bytes, Hash]:
     for offset, event in enumerate(recorded):
         record = Record(0, offset, record_key(event), dump_event(event), event.event_time)
         for outgoing in router.step(0, [record], projection).outgoing:
-            aggregator.step(0, [(offset, decode_block(outgoing.value))])
+            aggregator.step({0: [(offset, decode_block(outgoing.value))]})
     return rows.rows
 
 

@@ -20,9 +20,9 @@ class Stack:
     folder: Path
     repo: Path
     model: Path | None = None
+    children: dict[str, Child] = field(default_factory=dict)
     grpc_port: int | None = None
     """The ranker's second port; its first is its child's."""
-    children: dict[str, Child] = field(default_factory=dict)
 
     @property
     def feature_store(self) -> Path:
@@ -60,7 +60,7 @@ def load(folder: Path) -> Stack | None:
         children = [Child(**child) for child in text["children"]]
         model = text["model"] and Path(text["model"])
         named = {child.name: child for child in children}
-        return Stack(folder, Path(text["repo"]), model, text.get("grpc_port"), named)
+        return Stack(folder, Path(text["repo"]), model, named, text.get("grpc_port"))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -99,3 +99,19 @@ user_relations = relations_view(
     target="author",
     description="Whom a user follows, blocks and mutes.",
 )
+user_hidden = relations_view(
+    "user_hidden",
+    user,
+    events,
+    {"hide": "unhide"},
+    target="item",
+    description="Items that a user hid.",
+)
+user_muted = relations_view(
+    "user_muted",
+    user,
+    events,
+    {"mute_category": "unmute_category"},
+    target="category",
+    description="Categories that a user muted.",
+)

@@ -5,9 +5,9 @@ import math
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, JsonValue, ValidationError
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
 
 from ranker.front_desk import (
     BODY_BYTES_MAX,

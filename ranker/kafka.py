@@ -154,8 +154,8 @@ class KafkaServingLog:
         return KafkaProducer(
             **self._client,
             acks="all",
-            linger_ms=50,
-            # A record is some 40 KB: several of them make one request to the broker.
+            linger_ms=250,
+            # A record is some 40 KB and nobody waits for it: many make one request to the broker.
             batch_size=BATCH_BYTES,
             compression_type="lz4",
             max_block_ms=5_000,

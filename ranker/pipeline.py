@@ -140,18 +140,17 @@ class Pipeline:
 
     async def _fetched(self, query: Query) -> Any:
         """The user's row as it is stored."""
-        timing, began = query.timing, time.perf_counter()
+        timing, began, found = query.timing, time.perf_counter(), None
         timing.stage = "user_row"
         try:
             async with asyncio.timeout(self.stages.user_row_ms * timing.scale / 1000):
-                return await self.stages.hydrator.fetch(query)
+                found = await self.stages.hydrator.fetch(query)
         except Exception as error:  # noqa: BLE001 - the stage boundary
             why = told("user_row", error)
             query.degraded.append(f"user_row: {why}; ranked as an unknown user")
-            return None
-        finally:
-            timing.note("user_row", began)
-            timing.stage = "waiting"
+        timing.note("user_row", began)
+        timing.stage = "waiting"
+        return found
 
     def _ranked(self, query: Query) -> Answer:
         """What the specification says, stage by stage; on a thread of its own."""

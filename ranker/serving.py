@@ -60,17 +60,11 @@ async def _listening(
 ) -> AsyncIterator[None]:
     """Both faces serve inside the `with`. After it they say so, wait, take no more, and drain."""
     bound = _bound(settings)
+    rpc = _rpc_server(service, settings) if settings.grpc_port else None
+    if rpc is not None:
+        await rpc.start()
     serving = asyncio.create_task(http.serve([bound]))
-    rpc: RpcServer | None = None
     try:
-        if settings.grpc_port:
-            try:
-                rpc = RpcServer(
-                    service, f"{settings.http_host}:{settings.grpc_port}", settings.share_ports
-                )
-            except OSError as error:
-                raise Refused(f"{error}: set HEADRACE_GRPC_PORT (0 turns gRPC off)") from error
-            await rpc.start()
         yield
         if rpc is not None:
             await rpc.not_serving()
@@ -80,6 +74,15 @@ async def _listening(
         if rpc is not None:
             await rpc.stop(settings.stop_drain_ms / 1000)
         await serving
+
+
+def _rpc_server(service: Service, settings: RankerSettings) -> RpcServer:
+    """The gRPC face, not started yet. Raises `Refused` when its address is taken."""
+    address = f"{settings.http_host}:{settings.grpc_port}"
+    try:
+        return RpcServer(service, address, settings.share_ports)
+    except OSError as error:
+        raise Refused(f"{error}: set HEADRACE_GRPC_PORT (0 turns gRPC off)") from error
 
 
 class _HttpServer(uvicorn.Server):

@@ -76,11 +76,14 @@ def train(
             progress=lambda name, tree: bar.update(tasks[name], completed=tree),
         )
     write_model(output, trained, rows, plan, service, timeline.events)
-    table = Table("head", "objective", "label", "held-back AUC", "request GAUC", "NDCG@10")
+    table = Table(
+        "head", "objective", "label", "held-back AUC", "request GAUC", "NDCG@10", "calibration"
+    )
     for one in trained:
         figures = (one.metrics.get(f"held_back_{m}") for m in ("auc", "request_gauc", "ndcg10"))
         shown = (f"{figure:.4f}" if figure is not None else "–" for figure in figures)
-        table.add_row(one.name, one.objective, one.label, *shown)
+        calibration = one.calibration.method if one.calibration else "none"
+        table.add_row(one.name, one.objective, one.label, *shown, calibration)
     console = Console()
     console.print(table)
     console.print(

@@ -10,6 +10,7 @@ from tests.benchmarks.report import print_result
 
 BENCHMARKS = (
     "chaos_sim",
+    "diversity",
     "forest",
     "freshness",
     "growth_ingest",

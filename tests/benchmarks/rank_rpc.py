@@ -6,7 +6,7 @@ giving back a `RankResponse`, while the ranker writes its serving log to a broke
 not counted: the threads of `Booster.predict` spin for a while after it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import redis
@@ -16,9 +16,10 @@ from ranker.client import NO_RETRIES, Client
 from ranker.request import RankRequest, RankResponse
 from tests.benchmarks.feast_serve import KeptAlive, ServedStock, feast_serve
 from tests.benchmarks.ground import SERVICE
+from tests.benchmarks.offered import offer, saturation
 from tests.benchmarks.rank import EVENTS, FULL_EVENTS
-from tests.benchmarks.report import Result, percentiles
-from tests.benchmarks.served import cpu_s, ranker, world
+from tests.benchmarks.report import Result, drawn, percentiles
+from tests.benchmarks.served import World, cpu_s, ranker, world
 from tests.benchmarks.serving import CANDIDATES, Asked, in_turn
 from tests.benchmarks.stock_feast import StockRanker, typed_project
 from tests.benchmarks.timing import paired_ms
@@ -26,6 +27,8 @@ from tests.benchmarks.timing import paired_ms
 RUNS, FULL_RUNS = 100, 400
 CPU_REQUESTS, FEAST_CPU_REQUESTS = 300, 20
 FACES = ("grpc", "http")
+WARM_UP_S, SECONDS = 5.0, 10.0
+LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 
 
 def run(full: bool) -> Result:
@@ -44,6 +47,7 @@ def run(full: bool) -> Result:
             typed = typed_project(of.repo, of.folder, of.plan, client)
         with feast_serve(of.repo, of.folder) as feast:
             matrix = features(connection, asked[0].request)
+            scored = kept(connection, asked)
             like = StockRanker(typed, of.plan, SERVICE, of.booster, matrix)
             stock = ServedStock(feast.port, like, of.booster, matrix)
             assert stock.found(asked[0].ids) == CANDIDATES
@@ -61,7 +65,28 @@ def run(full: bool) -> Result:
         assert served.metric("serving_log_sent") > CPU_REQUESTS
         connection.close()
         grpc.close()
-    return result(taken_ms, ours_cpu_ms, feast_cpu_ms)
+        most = two_processes(of) if full else None
+    found = result(taken_ms, ours_cpu_ms, feast_cpu_ms, scored)
+    if most is not None:
+        found.ours["saturation_per_s_2_processes"] = most
+    return found
+
+
+def two_processes(of: World) -> float:
+    """Answers a second that two processes on one port give, and the latency below that, drawn."""
+    with ranker(of, processes=2) as served:
+        saturation(served.grpc, of.asked, WARM_UP_S)
+        most = saturation(served.grpc, of.asked, SECONDS)
+        outcomes = [offer(served.grpc, of.asked, load * most, SECONDS) for load in LOADS]
+    with drawn("rank_rpc", 1) as (axes,):
+        offered = [one.offered_per_s for one in outcomes]
+        for part in (50, 99):
+            taken_ms = [one.percentile_ms(part) for one in outcomes]
+            axes.plot(offered, taken_ms, "o-", label=f"p{part}")
+        axes.axvline(most, color="grey", linestyle=":", label="answers a second at most")
+        axes.set(xlabel="requests a second, two processes", ylabel="ms", ylim=(0, None))
+        axes.legend()
+    return most
 
 
 def by_http(connection: KeptAlive, request: RankRequest) -> RankResponse:
@@ -71,12 +96,18 @@ def by_http(connection: KeptAlive, request: RankRequest) -> RankResponse:
 
 
 def features(connection: KeptAlive, request: RankRequest) -> NDArray[np.float64]:
-    """Every feature of the request's candidates, as the ranker computes them."""
+    """Every feature of the request's candidates; rows of those that were filtered are others'."""
     wanted = request.model_copy(update={"features": True, "limit": CANDIDATES})
     items = by_http(connection, wanted).items
-    assert len(items) == CANDIDATES
-    rows = [list((item.features or {}).values()) for item in items]
-    return np.array(rows, dtype=np.float64)
+    assert len(items) > CANDIDATES / 2
+    rows = np.array([list((item.features or {}).values()) for item in items], dtype=np.float64)
+    return np.resize(rows, (CANDIDATES, rows.shape[1]))
+
+
+def kept(connection: KeptAlive, asked: Sequence[Asked]) -> float:
+    """How many of a request's candidates pass the filters, on average."""
+    wanted = [one.request.model_copy(update={"limit": CANDIDATES}) for one in asked]
+    return float(np.mean([len(by_http(connection, one).items) for one in wanted]))
 
 
 def cpu_ms(spent_s: Callable[[], float], call: Callable[[], object], count: int) -> float:
@@ -88,7 +119,10 @@ def cpu_ms(spent_s: Callable[[], float], call: Callable[[], object], count: int)
 
 
 def result(
-    taken_ms: dict[str, NDArray[np.float64]], ours_cpu_ms: dict[str, float], feast_cpu_ms: float
+    taken_ms: dict[str, NDArray[np.float64]],
+    ours_cpu_ms: dict[str, float],
+    feast_cpu_ms: float,
+    scored: float,
 ) -> Result:
     """The figures; each face against the one yardstick."""
     ours = {
@@ -100,9 +134,10 @@ def result(
         benchmark="rank_rpc",
         ours=ours
         | {"cpu_ms_per_request": worst_cpu_ms}
-        | {f"{face}_cpu_ms": x for face, x in ours_cpu_ms.items()},
+        | {f"{face}_cpu_ms": x for face, x in ours_cpu_ms.items()}
+        | {"candidates_scored": scored},
         yardstick={f"{face}_{name}": x for face in FACES for name, x in feast.items()}
-        | {"cpu_ms_per_request": feast_cpu_ms},
+        | {"cpu_ms_per_request": feast_cpu_ms, "candidates_scored": CANDIDATES},
         ratio={
             f"{face}_{name.removesuffix('_ms')}": x / ours[f"{face}_{name}"]
             for face in FACES

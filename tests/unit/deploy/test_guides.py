@@ -23,7 +23,12 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "route, aggregate": StreamingSettings,
     "ranker": RankerSettings,
 }
-OF_THE_COMMAND_LINE = {"HEADRACE_DATA", "HEADRACE_RANKER"}
+OF_THE_COMMAND_LINE = {
+    "HEADRACE_DATA",
+    "HEADRACE_RANKER",
+    "HEADRACE_RANKER_GRPC",
+    "HEADRACE_RANKER_PROCESSES",
+}
 LANGUAGES = {"yaml", "sh", "python", "text", "json", "ini", "mermaid"}
 OPERATOR = PAGES[-1]
 page_by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
