@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from ranker.stages import Query, Served, SideEffect
@@ -46,9 +47,12 @@ class Effects:
         """Wait until all answers so far have been told of."""
         self._thread.submit(lambda: None).result()
 
-    def close(self) -> None:
-        """Tell of what waits, then end the thread."""
-        self._thread.shutdown(wait=True)
+    def close(self, deadline_s: float = 5.0) -> None:
+        """Tell of what waits, for at most so long, then end the thread."""
+        last = self._thread.submit(lambda: None)
+        self._thread.shutdown(wait=False)
+        with suppress(TimeoutError):
+            last.result(deadline_s)
 
     def _tell(self, query: Query, served: Served) -> None:
         for effect in self._effects:

@@ -5,6 +5,7 @@ query hydrators ∥ sources → dedupe → item and cross features → filters �
 """
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from ranker.deadline import GivenUp, Timing, attempt, told
 from ranker.diversity import embeddings, reach, varied
 from ranker.effects import Effects
 from ranker.feed import Answer, Ranked, answer_of, popular_answer
+from ranker.filters import BlockedAuthorFilter, related_texts
 from ranker.last_resort import Popular
 from ranker.reading import Reading
 from ranker.request import RankRequest, RankResponse, Reason
@@ -43,6 +45,8 @@ from ranker.stages import (
 )
 
 T = TypeVar("T")
+
+log = logging.getLogger("headrace.ranker")
 
 POPULAR: Final = "popular"
 """The source that is asked when no other brought anything."""
@@ -320,19 +324,16 @@ class Pipeline:
         """What is popular, when the time is up or nothing else is left; looks at no table."""
         query.timing.given_up = True
         query.degraded = [*query.degraded, f"{query.timing.stage}: {why}; popular items instead"]
-        user = query.user
-        if user is None and query.stored is not None:
-            user = self._attempt_alone(query)
-        rules = self.stages.rules().of(query.request.surface)
-        staleness_ms = self.stages.live.staleness_ms()
-        return popular_answer(query, user, self.stages.popular(), rules, staleness_ms)
-
-    def _attempt_alone(self, query: Query) -> User | None:
-        """The user, as far as can be told without the tables: whom they blocked."""
+        stages, user, blocked = self.stages, query.user, set[str]()
         try:
-            return self.stages.hydrator.alone(query, query.stored)
-        except HeadraceError:
-            return None
+            if user is None and query.stored is not None:
+                user = stages.hydrator.alone(query, query.stored)
+            if user is not None:
+                blocked = related_texts(user, "author", BlockedAuthorFilter.relations)
+        except HeadraceError as error:
+            log.warning("whom a user blocked cannot be told: %s", error)
+        rules, staleness_ms = stages.rules().of(query.request.surface), stages.live.staleness_ms()
+        return popular_answer(query, user, blocked, stages.popular(), rules, staleness_ms)
 
     def _attempt(
         self, query: Query, stage: str, do: Callable[[], T], instead: str, other: Callable[[], T]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from features.codec import encode_value, field_name
 from features.events import Event
 from ranker.last_resort import look
 from ranker.pipeline import Pipeline
@@ -179,6 +180,37 @@ def test_reasons_that_cannot_be_made_are_left_out(serving: Serving, kind: Kind) 
         assert named("explain", response)
         assert len(response.items) == 10
         assert all(item.reasons is None for item in response.items)
+
+
+def test_a_row_whose_relations_cannot_be_read_leaves_the_last_resort(serving: Serving) -> None:
+    (key,) = [k for k in serving.users.rows if b"mia" in k]
+    field = field_name("user_authors", "targets")
+    row = serving.users.rows[key]
+    serving.users.rows[key] = row | {field: encode_value([], "Array(String)")}
+    try:
+        with answered(serving, {}) as response:
+            (told,) = response.degraded
+            assert told.startswith("filter:blocked_author: a stored row of view user_authors")
+            assert len(response.items) == 10
+    finally:
+        serving.users.rows[key] = row
+
+
+def test_requests_that_find_no_thread_are_answered_as_well(serving: Serving) -> None:
+    fault = Trouble("hangs")
+    pipeline = struck(serving, {"features": fault})
+    request = RankRequest(user_id="mia", limit=10)
+
+    async def crowd() -> list[RankResponse]:
+        return await asyncio.gather(*(pipeline.rank(request) for _ in range(12)))
+
+    responses = asyncio.run(crowd())
+    stages = sorted(response.degraded[-1].partition(":")[0] for response in responses)
+    workers = pipeline.stages.workers
+    assert stages == ["features"] + ["waiting"] * 11 or stages.count("waiting") == 12 - workers
+    assert all(len(response.items) == 10 for response in responses)
+    fault.let_go.set()
+    pipeline.close()
 
 
 class Slow(Around):
