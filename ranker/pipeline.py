@@ -27,6 +27,7 @@ from ranker.diversity import embeddings, reach, varied
 from ranker.effects import Effects
 from ranker.feed import Answer, Ranked, answer_of, popular_answer
 from ranker.filters import BlockedAuthorFilter, related_texts
+from ranker.gathering import joined
 from ranker.last_resort import Popular
 from ranker.reading import Reading
 from ranker.request import RankRequest, RankResponse, Reason
@@ -201,7 +202,7 @@ class Pipeline:
         found = {GIVEN: Sourced(given)} if given is not None else self._sourced(query, reading)
         if given is None and not any(len(sourced.items) for sourced in found.values()):
             found[POPULAR] = Sourced([*self.stages.popular().items])
-        return self._stage(query, "candidates", lambda: _joined(query, reading, user, found))
+        return self._stage(query, "candidates", lambda: joined(query, reading, user, found))
 
     def _sourced(self, query: Query, reading: Reading) -> dict[str, Sourced]:
         return {
@@ -353,34 +354,3 @@ class Pipeline:
 def _these(candidates: Candidates, places: Ints) -> list[str]:
     items = candidates.items
     return [items[place] for place in places.tolist()]
-
-
-def _joined(query: Query, reading: Reading, user: User, found: dict[str, Sourced]) -> Candidates:
-    """What sources brought, each item once and joined to its rows."""
-    names, brought = tuple(found), list(found.values())
-    items = list(dict.fromkeys(item for sourced in brought for item in sourced.items))
-    rows = reading.tables[ITEM_KEY].rows_of_ids(items)
-    moment = reading.join.moment(
-        query.now, user.table, user.row, items, rows, query.request.surface
-    )
-    if names == (GIVEN,):
-        return Candidates(items, rows, moment, reading)
-    source, propensity = _origins(items, brought)
-    return Candidates(items, rows, moment, reading, names, source, propensity)
-
-
-def _origins(items: Sequence[str], brought: Sequence[Sourced]) -> tuple[Ints, Floats | None]:
-    """The first source of each item, and the chance that any source brought it."""
-    first_of: dict[str, int] = {}
-    for place, sourced in reversed(list(enumerate(brought))):
-        first_of.update(dict.fromkeys(sourced.items, place))
-    source = np.fromiter(map(first_of.__getitem__, items), np.int64, len(items))
-    if all(sourced.propensity is None for sourced in brought):
-        return source, None
-    missed = dict.fromkeys(items, 1.0)
-    for sourced in brought:
-        chances = sourced.propensity
-        each = np.ones(len(sourced.items)) if chances is None else chances
-        for item, chance in zip(sourced.items, each.tolist(), strict=True):
-            missed[item] *= 1.0 - chance
-    return source, 1.0 - np.fromiter(missed.values(), np.float64, len(items))
