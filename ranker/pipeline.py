@@ -148,7 +148,7 @@ class Pipeline:
         timing, began, found = query.timing, time.perf_counter(), None
         timing.stage = "user_row"
         try:
-            async with asyncio.timeout(self.stages.user_row_ms * timing.scale / 1000):
+            async with asyncio.timeout(timing.user_row_ms(self.stages.user_row_ms) / 1000):
                 found = await self.stages.hydrator.fetch(query)
         except Exception as error:  # noqa: BLE001 - the stage boundary
             why = told("user_row", error)

@@ -119,6 +119,15 @@ def test_two_faults_leave_a_feed_that_names_what_was_met(
         assert len(response.items) == 10
 
 
+def test_a_user_row_may_take_no_more_than_half_of_the_deadline(serving: Serving) -> None:
+    hanging = struck(serving, {"user_row": Trouble("hangs")}).stages
+    pipeline = Pipeline(replace(hanging, user_row_ms=60_000.0))
+    response = asyncio.run(pipeline.rank(RankRequest(user_id="mia", limit=10)))
+    assert response.degraded == ["user_row: late; ranked as an unknown user"]
+    assert response.model != "popularity"
+    pipeline.close()
+
+
 @pytest.mark.parametrize("stage", ["features", "heads", "lock"])
 def test_a_stage_that_hangs_does_not_cost_the_deadline(serving: Serving, stage: str) -> None:
     took = []
