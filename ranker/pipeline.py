@@ -120,8 +120,14 @@ class Pipeline:
             answer = self._last_resort(query, told(query.timing.stage, error))
         finally:
             query.timing.given_up = True
-        self._effects.put(query, answer.served)
+        # After the answer: their thread would take the interpreter from who passes it on.
+        asyncio.get_running_loop().call_soon(self._effects.put, query, answer.served)
         return answer.response
+
+    @property
+    def dropped(self) -> int:
+        """Answers whose side effects were left out: too many waited."""
+        return self._effects.dropped
 
     def drain(self) -> None:
         """Wait until the side effects of all answers so far are done."""
