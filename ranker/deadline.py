@@ -29,6 +29,8 @@ RESERVE_MS: Final = 10.0
 RESERVE_SHARE: Final = 0.2
 """Kept back for the last resort, which has to be made when the time is up: at most so much, and
 at most this share."""
+USER_ROW_SHARE: Final = 0.5
+"""Of a deadline, at most, for reading the user's row."""
 
 
 class GivenUp(Exception):
@@ -59,6 +61,10 @@ class Timing:
         """Time until the last resort has to be begun."""
         reserve = min(RESERVE_MS, RESERVE_SHARE * self.deadline_ms)
         return self.deadline_ms - reserve - self.took_ms()
+
+    def user_row_ms(self, usual_ms: float) -> float:
+        """What the user's row may take: there has to be time to rank without it."""
+        return min(usual_ms * self.scale, USER_ROW_SHARE * self.deadline_ms)
 
     def budget_ms(self, stage: str) -> float | None:
         """What a stage may take; None: whatever is left."""

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from ranker.stages import Query, Served, SideEffect
@@ -25,11 +26,13 @@ class Effects:
         self._thread = ThreadPoolExecutor(1, "served")
         self._room = threading.BoundedSemaphore(WAITING_MAX)
         self._failing: dict[str, str] = {}
+        self._closed = False
         self.dropped = 0
+        """Answers that were not told of."""
 
     def put(self, query: Query, served: Served) -> None:
         """Have them told of an answer; at once."""
-        if not self._room.acquire(blocking=False):
+        if self._closed or not self._room.acquire(blocking=False):
             self.dropped += 1
             self._failing["side_effects"] = f"too many wait, {self.dropped} have been left out"
             return
@@ -46,9 +49,13 @@ class Effects:
         """Wait until all answers so far have been told of."""
         self._thread.submit(lambda: None).result()
 
-    def close(self) -> None:
-        """Tell of what waits, then end the thread."""
-        self._thread.shutdown(wait=True)
+    def close(self, deadline_s: float = 5.0) -> None:
+        """Tell of what waits, for at most so long, then end the thread."""
+        self._closed = True
+        last = self._thread.submit(lambda: None)
+        self._thread.shutdown(wait=False)
+        with suppress(TimeoutError):
+            last.result(deadline_s)
 
     def _tell(self, query: Query, served: Served) -> None:
         for effect in self._effects:

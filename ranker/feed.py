@@ -9,7 +9,6 @@ import numpy as np
 from features.as_of_kernels import Floats
 from features.layout import Ints
 from ranker.cursor import unseen
-from ranker.filters import BlockedAuthorFilter, related_texts
 from ranker.last_resort import Popular
 from ranker.request import Freshness, RankedItem, RankResponse, Reason
 from ranker.rules import SurfaceRules
@@ -94,14 +93,16 @@ def answer_of(query: Query, ranked: Ranked, staleness_ms: float) -> Answer:
 
 
 def popular_answer(
-    query: Query, user: User | None, popular: Popular, rules: SurfaceRules, staleness_ms: float
+    query: Query,
+    user: User | None,
+    blocked: set[str],
+    popular: Popular,
+    rules: SurfaceRules,
+    staleness_ms: float,
 ) -> Answer:
     """The answer when nothing could be ranked: popular items, and no table is looked at."""
     request, candidates = query.request, query.candidates
     given = request.candidates
-    blocked = (
-        set() if user is None else related_texts(user, "author", BlockedAuthorFilter.relations)
-    )
     if candidates is not None and query.keep is not None:
         given = [candidates.items[place] for place in np.flatnonzero(query.keep).tolist()]
     allowed = list(popular.feed(given, rules, blocked))

@@ -14,7 +14,7 @@ import numpy as np
 
 from features.as_of_kernels import Floats
 from features.candidates import ITEM_KEY
-from features.layout import Ints
+from features.layout import NEVER, Ints
 from ranker.reading import Reading
 from ranker.rules import SurfaceRules
 
@@ -73,7 +73,9 @@ def look(
         with lock:
             counts = np.concatenate([counts, reading.popularity.counts(rows, now)])
             ended = reading.join.numbers("ended", rows) == 1.0
-            known = np.fromiter((table.known(row) for row in rows.tolist()), np.bool_, len(rows))
+            known = np.zeros(len(rows), np.bool_)
+            for view in table.tables.values():
+                known |= view.newest[rows] != NEVER
         best = np.concatenate([best, rows])
         counts[-len(rows) :][ended | ~known] = -1.0
         top = np.argsort(-counts, kind="stable")[:count]

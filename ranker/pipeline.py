@@ -5,6 +5,7 @@ query hydrators ∥ sources → dedupe → item and cross features → filters �
 """
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,8 @@ from ranker.deadline import GivenUp, Timing, attempt, told
 from ranker.diversity import embeddings, reach, varied
 from ranker.effects import Effects
 from ranker.feed import Answer, Ranked, answer_of, popular_answer
+from ranker.filters import BlockedAuthorFilter, related_texts
+from ranker.gathering import joined
 from ranker.last_resort import Popular
 from ranker.reading import Reading
 from ranker.request import RankRequest, RankResponse, Reason
@@ -43,6 +46,8 @@ from ranker.stages import (
 )
 
 T = TypeVar("T")
+
+log = logging.getLogger("headrace.ranker")
 
 POPULAR: Final = "popular"
 """The source that is asked when no other brought anything."""
@@ -115,8 +120,14 @@ class Pipeline:
             answer = self._last_resort(query, told(query.timing.stage, error))
         finally:
             query.timing.given_up = True
-        self._effects.put(query, answer.served)
+        # After the answer: their thread would take the interpreter from who passes it on.
+        asyncio.get_running_loop().call_soon(self._effects.put, query, answer.served)
         return answer.response
+
+    @property
+    def dropped(self) -> int:
+        """Answers whose side effects were left out: too many waited."""
+        return self._effects.dropped
 
     def drain(self) -> None:
         """Wait until the side effects of all answers so far are done."""
@@ -143,7 +154,7 @@ class Pipeline:
         timing, began, found = query.timing, time.perf_counter(), None
         timing.stage = "user_row"
         try:
-            async with asyncio.timeout(self.stages.user_row_ms * timing.scale / 1000):
+            async with asyncio.timeout(timing.user_row_ms(self.stages.user_row_ms) / 1000):
                 found = await self.stages.hydrator.fetch(query)
         except Exception as error:  # noqa: BLE001 - the stage boundary
             why = told("user_row", error)
@@ -197,7 +208,7 @@ class Pipeline:
         found = {GIVEN: Sourced(given)} if given is not None else self._sourced(query, reading)
         if given is None and not any(len(sourced.items) for sourced in found.values()):
             found[POPULAR] = Sourced([*self.stages.popular().items])
-        return self._stage(query, "candidates", lambda: _joined(query, reading, user, found))
+        return self._stage(query, "candidates", lambda: joined(query, reading, user, found))
 
     def _sourced(self, query: Query, reading: Reading) -> dict[str, Sourced]:
         return {
@@ -320,19 +331,16 @@ class Pipeline:
         """What is popular, when the time is up or nothing else is left; looks at no table."""
         query.timing.given_up = True
         query.degraded = [*query.degraded, f"{query.timing.stage}: {why}; popular items instead"]
-        user = query.user
-        if user is None and query.stored is not None:
-            user = self._attempt_alone(query)
-        rules = self.stages.rules().of(query.request.surface)
-        staleness_ms = self.stages.live.staleness_ms()
-        return popular_answer(query, user, self.stages.popular(), rules, staleness_ms)
-
-    def _attempt_alone(self, query: Query) -> User | None:
-        """The user, as far as can be told without the tables: whom they blocked."""
+        stages, user, blocked = self.stages, query.user, set[str]()
         try:
-            return self.stages.hydrator.alone(query, query.stored)
-        except HeadraceError:
-            return None
+            if user is None and query.stored is not None:
+                user = stages.hydrator.alone(query, query.stored)
+            if user is not None:
+                blocked = related_texts(user, "author", BlockedAuthorFilter.relations)
+        except HeadraceError as error:
+            log.warning("whom a user blocked cannot be told: %s", error)
+        rules, staleness_ms = stages.rules().of(query.request.surface), stages.live.staleness_ms()
+        return popular_answer(query, user, blocked, stages.popular(), rules, staleness_ms)
 
     def _attempt(
         self, query: Query, stage: str, do: Callable[[], T], instead: str, other: Callable[[], T]
@@ -352,34 +360,3 @@ class Pipeline:
 def _these(candidates: Candidates, places: Ints) -> list[str]:
     items = candidates.items
     return [items[place] for place in places.tolist()]
-
-
-def _joined(query: Query, reading: Reading, user: User, found: dict[str, Sourced]) -> Candidates:
-    """What sources brought, each item once and joined to its rows."""
-    names, brought = tuple(found), list(found.values())
-    items = list(dict.fromkeys(item for sourced in brought for item in sourced.items))
-    rows = reading.tables[ITEM_KEY].rows_of_ids(items)
-    moment = reading.join.moment(
-        query.now, user.table, user.row, items, rows, query.request.surface
-    )
-    if names == (GIVEN,):
-        return Candidates(items, rows, moment, reading)
-    source, propensity = _origins(items, brought)
-    return Candidates(items, rows, moment, reading, names, source, propensity)
-
-
-def _origins(items: Sequence[str], brought: Sequence[Sourced]) -> tuple[Ints, Floats | None]:
-    """The first source of each item, and the chance that any source brought it."""
-    first_of: dict[str, int] = {}
-    for place, sourced in reversed(list(enumerate(brought))):
-        first_of.update(dict.fromkeys(sourced.items, place))
-    source = np.fromiter(map(first_of.__getitem__, items), np.int64, len(items))
-    if all(sourced.propensity is None for sourced in brought):
-        return source, None
-    missed = dict.fromkeys(items, 1.0)
-    for sourced in brought:
-        chances = sourced.propensity
-        each = np.ones(len(sourced.items)) if chances is None else chances
-        for item, chance in zip(sourced.items, each.tolist(), strict=True):
-            missed[item] *= 1.0 - chance
-    return source, 1.0 - np.fromiter(missed.values(), np.float64, len(items))

@@ -146,6 +146,7 @@ class Ranker:
         self.observer.set("neighbours", len(self._neighbours))
         self.observer.set("neighbours_behind", self._neighbours.behind)
         self.observer.set("rows_refreshed", self._live.refreshed)
+        self.observer.set("side_effects_dropped", self._pipeline.dropped)
         self.observer.set("value_weights_refused", self._weights.refused)
         self.observer.set("feed_rules_refused", self._rules.refused)
         self.observer.set("feed_files_bad", float(self._weights.bad + self._rules.bad))

@@ -154,6 +154,7 @@ class Serving:
 
     async def rank(self, request: RankRequest) -> RankResponse:
         response = await self.pipeline.rank(request)
+        await asyncio.sleep(0)  # the side effects are begun once the answer is out
         self.pipeline.drain()
         return response
 

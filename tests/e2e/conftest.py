@@ -83,6 +83,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     copytree(REPO, repo, ignore=ignore_patterns("__pycache__", "*.db", "data", "archive"))
     # The ranker's deadlines are for a machine of its own; ours may be busy with other tests.
     with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("HEADRACE_DEADLINE_MS", "4000")
         environ.setenv("HEADRACE_USER_READ_TIMEOUT_MS", "2000")
         environ.setenv("HEADRACE_ITEM_STALENESS_MS", "2000")
         yield from _running(folder, data, repo)
