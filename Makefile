@@ -5,7 +5,7 @@ LOCK := deploy/requirements/dev.txt
 BIN := .venv/bin
 STAMP := .venv/made
 
-.PHONY: help env demo test check chaos kafka format bench lock clean
+.PHONY: help env demo test check chaos kafka format proto bench lock clean
 
 help:
 	@echo 'make env               .venv from the pinned, hashed requirements'
@@ -16,6 +16,7 @@ help:
 	@echo 'make chaos [KILLS=500] real processes killed at random for about an hour; goes on where it stopped'
 	@echo 'make kafka             the jars of Apache Kafka that tests run (needs Java and Maven)'
 	@echo 'make format            ruff, with its fixes'
+	@echo 'make proto             the Python of ranker/v1/ranker.proto'
 	@echo 'make lock              the requirements anew, from pyproject.toml'
 	@echo 'make clean             removes .venv and what the tools left'
 
@@ -59,6 +60,9 @@ chaos: env
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+proto: env
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. ranker/v1/ranker.proto
 
 bench: env
 	@FULL=$(FULL) $(BIN)/python -m tests.benchmarks $(NAME)

@@ -2,7 +2,17 @@
 
 import typer
 
-from deploy.commands import dead_letters, demo, events, learn, plan, stack, workers
+from deploy.commands import (
+    dead_letters,
+    demo,
+    embeddings,
+    events,
+    kernels,
+    learn,
+    plan,
+    stack,
+    workers,
+)
 from deploy.console import Commands
 
 app = typer.Typer(
@@ -22,10 +32,12 @@ app.command(rich_help_panel="Run")(workers.aggregate)
 app.command(rich_help_panel="Run")(workers.archive)
 app.command(rich_help_panel="Run")(workers.ranker)
 app.command(rich_help_panel="Run")(plan.plan)
+app.command("compile", rich_help_panel="Run")(kernels.compile_)
 
 app.add_typer(events.app, name="events", rich_help_panel="Events")
 app.command(rich_help_panel="Events")(events.adapt)
 app.command(rich_help_panel="Events")(events.send)
+app.add_typer(embeddings.app, name="embeddings", rich_help_panel="Events")
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Events")
 
 app.command(rich_help_panel="Learn")(learn.train)

@@ -44,6 +44,7 @@ class Asked:
     kafka_port: int | None = None
     redis_port: int | None = None
     http_port: int | None = None
+    grpc_port: int | None = None
     workers: Sequence[str] = WORKERS
     command: WorkerCommand = headrace_command
     apply: Apply = feature_store.applying
@@ -74,6 +75,9 @@ def up(asked: Asked, say: Say) -> Stack:
         port = {name: child.port for name, child in stack.children.items()}
         port |= {name: _choose_port(name, asked, port.get(name)) for name in missing}
         workers = [name for name in missing if name in WORKERS]
+        if "ranker" in missing:
+            usual = stack.grpc_port or 8081
+            stack.grpc_port = ports.choose(asked.grpc_port, usual, "--grpc-port")
         if workers or (stack.repo / feature_store.SETTINGS).exists():
             feature_store.write_settings(stack.repo, stack.feature_store, port["valkey"])
         undo.callback(stack.save)
@@ -189,6 +193,8 @@ def _environment(stack: Stack, port: Mapping[str, int]) -> dict[str, str]:
             "HEADRACE_HTTP_HOST": HOST,
             "HEADRACE_HTTP_PORT": str(port["ranker"]),
             "HEADRACE_RANKER": f"http://{HOST}:{port['ranker']}",
+            "HEADRACE_GRPC_PORT": str(stack.grpc_port or 0),
+            "HEADRACE_RANKER_GRPC": f"{HOST}:{stack.grpc_port or 0}",
         }
     return found
 

@@ -34,9 +34,18 @@ def speaks_redis(port: int) -> bool:
 
 def is_healthy(port: int) -> bool:
     """True if GET /healthz answers 200."""
+    return _answers_200(port, "/healthz")
+
+
+def is_ready(port: int) -> bool:
+    """True if GET /readyz answers 200."""
+    return _answers_200(port, "/readyz")
+
+
+def _answers_200(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection(HOST, port, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

@@ -20,6 +20,8 @@ class Stack:
     folder: Path
     repo: Path
     model: Path | None = None
+    grpc_port: int | None = None
+    """The ranker's second port; its first is its child's."""
     children: dict[str, Child] = field(default_factory=dict)
 
     @property
@@ -42,6 +44,7 @@ class Stack:
         text = {
             "repo": str(self.repo),
             "model": None if self.model is None else str(self.model),
+            "grpc_port": self.grpc_port,
             "children": [dataclasses.asdict(child) for child in self.children.values()],
         }
         fresh = path.with_suffix(".tmp")
@@ -56,7 +59,8 @@ def load(folder: Path) -> Stack | None:
         text = json.loads(path.read_text())
         children = [Child(**child) for child in text["children"]]
         model = text["model"] and Path(text["model"])
-        return Stack(folder, Path(text["repo"]), model, {child.name: child for child in children})
+        named = {child.name: child for child in children}
+        return Stack(folder, Path(text["repo"]), model, text.get("grpc_port"), named)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

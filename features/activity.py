@@ -128,11 +128,10 @@ class ActivityTable:
         content = np.frombuffer(blob, np.uint8)
         self.stored[rows] = np.diff(ends, prepend=0).reshape(len(rows), len(self.fields)) > 0
         counts, resume = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-        self._refuse(count_things(self.layout, content, ends, counts))
+        kinds = self.layout.field_kind
+        self._refuse(count_things(kinds, content, ends, counts))
         numbers, starts, stops = np.zeros((3, 3 * int(counts.sum())), np.int64)
-        self._refuse(
-            read_things(self.layout, content, ends, counts, numbers, starts, stops, resume)
-        )
+        self._refuse(read_things(kinds, content, ends, counts, numbers, starts, stops, resume))
         things = self._codes(blob, numbers, starts, stops)
         at = 0
         while at < len(rows):

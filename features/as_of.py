@@ -4,33 +4,39 @@ One code for serving, training, replay and Feast's on-demand views: they differ 
 tables come from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mmh3
 import numpy as np
+from numpy.typing import NDArray
 
 from features.activity import ActivityTable
 from features.as_of_kernels import (
-    AFFINITY,
     ALL,
     COUNT,
     DECAYED,
     FIRST,
     LAST,
     RATE,
-    SINCE,
     TREND,
     CountProgram,
     Floats,
-    ListProgram,
     read_counts,
-    read_lists,
-    read_similarity,
 )
 from features.entities import EntityTable
 from features.latest import LatestTable
-from features.layout import ACTION, AUTHOR, CATEGORY, ENTRY, ITEM, TIME, Ints
+from features.layout import AUTHOR, CATEGORY, ENTRY, ITEM, Ints
+from features.list_kernels import (
+    AFFINITY,
+    SINCE,
+    ListProgram,
+    newest_items,
+    read_lists,
+    read_similarity,
+)
+from features.sparse_counts import SparseActivity
 from features.spec import (
     AffinityFeature,
     AgeFeature,
@@ -49,9 +55,9 @@ from features.spec import (
     ValueFeature,
     Window,
 )
-from features.tables import Table
+from features.tables import EntityRows, ReadTable
 
-Tables = dict[str, EntityTable]
+Tables = Mapping[str, EntityRows]
 """Entity tables by join key."""
 
 CountLike = CountFeature | RateFeature | DecayedFeature | TrendFeature | RecencyFeature
@@ -98,7 +104,7 @@ class Reader:
             places = np.array([place for place, _ in chosen], np.int64)
             self._counts[view] = (
                 places,
-                _count_program(self._activity(view), [f for _, f in chosen]),
+                _count_program(self._counted(view), [f for _, f in chosen]),
             )
         for view, listed in lists.items():
             places = np.array([place for place, _ in listed], np.int64)
@@ -111,16 +117,8 @@ class Reader:
             for place, feature in self._others
             if isinstance(feature, SimilarityFeature)
         }
-        embedding = next(
-            (
-                (view.name, field.name)
-                for view in plan.latest
-                for field in view.fields
-                if field.path == "embedding"
-            ),
-            None,
-        )
-        self._embedding = embedding
+        self._embeddings = {view: field.name for view, field in plan.embeddings.items()}
+        self._default = next(iter(self._embeddings), "")
 
     def matrix(self, moment: Moment, users: EntityTable | None = None) -> Floats:
         """[candidate, column] of all features of the service.
@@ -130,16 +128,19 @@ class Reader:
         count = len(moment.keys)
         out = np.empty((count, len(self.columns)))
         for view, (places, program) in self._counts.items():
-            table = self._activity(view, users)
+            table = self._counted(view, users)
             rows = moment.rows[table.view.entity.join_key]
             part = np.empty((len(rows), len(places)))
-            read_counts(table.layout, table.arrays, program, rows, moment.now, part)
+            if isinstance(table, SparseActivity):
+                table.read(program, rows, moment.now, part)
+            else:
+                read_counts(table.layout, table.arrays, program, rows, moment.now, part)
             out[:, places] = part
         for view, (places, lists) in self._lists.items():
-            table = self._activity(view, users)
-            user = int(moment.rows[table.view.entity.join_key][0])
+            listing = self._activity(view, users)
+            user = int(moment.rows[listing.view.entity.join_key][0])
             part = np.empty((count, len(places)))
-            read_lists(table.arrays, lists, user, moment.now, moment.keys, part)
+            read_lists(listing.arrays, lists, user, moment.now, moment.keys, part)
             out[:, places] = part
         similarities: list[tuple[int, SimilarityFeature]] = []
         for place, feature in self._others:
@@ -153,11 +154,18 @@ class Reader:
             self._similarities(similarities, moment, users, out)
         return out
 
-    def _table(self, view: str, users: EntityTable | None) -> Table:
+    def _table(self, view: str, users: EntityTable | None) -> ReadTable:
         entity = self._views[view].entity
         if users is not None and users.entity.join_key == entity.join_key:
             return users.tables[view]
         return self._tables[entity.join_key].tables[view]
+
+    def _counted(
+        self, view: str, users: EntityTable | None = None
+    ) -> ActivityTable | SparseActivity:
+        table = self._table(view, users)
+        assert isinstance(table, ActivityTable | SparseActivity)
+        return table
 
     def _activity(self, view: str, users: EntityTable | None = None) -> ActivityTable:
         table = self._table(view, users)
@@ -193,32 +201,56 @@ class Reader:
     ) -> None:
         """Similarity features: vectors of the user's listed items against the candidates'."""
         out[:, [place for place, _ in features]] = np.nan
-        if self._embedding is None:
-            return
-        table = self._latest(self._embedding[0])
-        vectors = table.column(self._embedding[1]).vector
+        for view, name in self._embeddings.items():
+            chosen = [(p, f) for p, f in features if (f.embedding or self._default) == view]
+            if chosen:
+                table = self._latest(view)
+                self._similar(chosen, table, table.column(name).vector, moment, users, out)
+
+    def _similar(
+        self,
+        features: Sequence[tuple[int, SimilarityFeature]],
+        table: LatestTable,
+        vectors: NDArray[np.float32] | NDArray[np.float16],
+        moment: Moment,
+        users: EntityTable | None,
+        out: Floats,
+    ) -> None:
+        """Those features that compare embeddings of one view."""
         items = self._tables[table.view.entity.join_key]
         rows = moment.rows[table.view.entity.join_key]
         known = np.flatnonzero(rows >= 0)
-        known = known[vectors[rows[known]].any(axis=1)] if len(known) else known
+        of_known = vectors[rows[known]].astype(np.float32, copy=False)
+        present = of_known.any(axis=1)
+        known = known[present]
         if not len(known):
             return
-        candidates = np.ascontiguousarray(vectors[rows[known]].T)
-        part = np.empty(len(known))
-        for place, feature in features:
+        candidates = np.ascontiguousarray(of_known[present].T)
+        part = np.empty((2, len(known)))
+        for same in _alike(features):
+            feature = same[0][1]
             activity = self._activity(feature.view, users)
             user = int(moment.rows[activity.view.entity.join_key][0])
             if user < 0:
                 continue
-            entries = activity.entries(user, activity.sequences.index(feature.sequence))
-            chosen = entries[
-                self._masks[place][entries[:, ACTION]] & (entries[:, TIME] <= moment.now)
-            ][-feature.newest :, ITEM]
+            s, mask = activity.sequences.index(feature.sequence), self._masks[same[0][0]]
+            chosen = newest_items(activity.arrays, user, s, mask, moment.now, feature.newest)
             recent = items.rows_of_codes(chosen)
-            listed = vectors[recent[recent >= 0]]
+            listed = vectors[recent[recent >= 0]].astype(np.float32, copy=False)
             listed = listed[listed.any(axis=1)]
-            read_similarity(listed, candidates, feature.reduce == "max", part)
-            out[known, place] = part
+            read_similarity(listed, candidates, part)
+            for place, one in same:
+                out[known, place] = part[0 if one.reduce == "max" else 1]
+
+
+def _alike(
+    features: Sequence[tuple[int, SimilarityFeature]],
+) -> Iterable[list[tuple[int, SimilarityFeature]]]:
+    """Features with their places, those together that make one product of vectors."""
+    found: dict[Any, list[tuple[int, SimilarityFeature]]] = {}
+    for place, f in features:
+        found.setdefault((f.view, f.sequence, f.actions, f.newest), []).append((place, f))
+    return found.values()
 
 
 def candidate_keys(items: Ints, authors: Ints, categories: Ints) -> Ints:
@@ -236,7 +268,9 @@ def _context(feature: ContextFeature, moment: Moment) -> float:
     return float(mmh3.hash(moment.surface, signed=False) % feature.buckets)
 
 
-def _count_program(table: ActivityTable, features: Sequence[CountLike]) -> CountProgram:
+def _count_program(
+    table: ActivityTable | SparseActivity, features: Sequence[CountLike]
+) -> CountProgram:
     metrics = {metric: place for place, metric in enumerate(table.metrics)}
     longest = max([1, *(int(b) for b in table.layout.ring_buckets)])
     sums: dict[tuple[int, int, int], int] = {}
@@ -273,7 +307,7 @@ def _count_program(table: ActivityTable, features: Sequence[CountLike]) -> Count
 
 
 def _ring(
-    table: ActivityTable, feature: Feature, metric: Metric, window: Window | None
+    table: ActivityTable | SparseActivity, feature: Feature, metric: Metric, window: Window | None
 ) -> tuple[int, int]:
     """The ring that keeps a window of a metric, and how many of its buckets."""
     if window is None:

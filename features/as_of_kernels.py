@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compiled import kernel
-from features.layout import ACTION, TIME, Arrays, Ints, Layout
+from features.layout import Arrays, Ints, Layout
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
 COUNT, RATE, DECAYED, TREND, FIRST, LAST = range(6)
-AFFINITY, SINCE = range(2)
 ALL: Final = -1
 """Ring number that means the all-time total."""
 
@@ -36,18 +35,6 @@ class CountProgram(NamedTuple):
     prior_per: Floats
     weights: Floats
     """[feature, age in buckets]: of decayed counts, which add up the buckets of `of` themselves."""
-
-
-class ListProgram(NamedTuple):
-    """Features of one user's sequences against candidates, one place per feature."""
-
-    op: Ints
-    sequence: Ints
-    actions: NDArray[np.bool_]
-    """[feature, action]"""
-    key: Ints
-    """Arena column that must equal the candidate's."""
-    half_life_ms: Floats
 
 
 @kernel
@@ -138,64 +125,6 @@ def read_counts(
                     time = arrays.first[row] if op == FIRST else arrays.newest[row]
                     if time >= 0:
                         out[i, f] = (now - time) / 1000.0
-
-
-@kernel
-def read_lists(
-    arrays: Arrays,
-    program: ListProgram,
-    user: int,
-    now: int,
-    keys: Ints,
-    out: Floats,
-) -> None:
-    """out[candidate, feature] of affinities; `keys` are the candidates' arena columns."""
-    for f in range(len(program.op)):
-        s, column = program.sequence[f], program.key[f]
-        since = program.op[f] == SINCE
-        out[:, f] = np.nan if since else 0.0
-        if user < 0:
-            continue
-        for e in range(arrays.start[user, s], arrays.start[user, s] + arrays.length[user, s]):
-            time, code = arrays.arena[e, TIME], arrays.arena[e, column]
-            if time > now or code < 0 or not program.actions[f, arrays.arena[e, ACTION]]:
-                continue
-            seconds = (now - time) / 1000.0
-            weight = 0.0 if since else 2.0 ** (-(now - time) / program.half_life_ms[f])
-            for i in range(len(keys)):
-                if keys[i, column] == code:
-                    if since:
-                        out[i, f] = seconds
-                    else:
-                        out[i, f] += weight
-
-
-@kernel
-def read_similarity(recent: Vectors, candidates: Vectors, use_max: bool, out: Floats) -> None:
-    """out[candidate]: the max or mean of its dot products with recent vectors.
-
-    `candidates` is [dimension, candidate], so that the inner loop runs over candidates and each
-    product is summed in one fixed order whatever their number. No recent vector gives NaN.
-    """
-    count = candidates.shape[1]
-    product = np.empty(count, np.float32)
-    out[:] = np.nan
-    for j in range(len(recent)):
-        product[:] = np.float32(0.0)
-        for d in range(candidates.shape[0]):
-            weight = recent[j, d]
-            for i in range(count):
-                product[i] += candidates[d, i] * weight
-        for i in range(count):
-            if j == 0:
-                out[i] = product[i]
-            elif not use_max:
-                out[i] += product[i]
-            elif product[i] > out[i]:
-                out[i] = product[i]
-    if not use_max and len(recent) > 0:
-        for i in range(count):
-            out[i] /= len(recent)
 
 
 @kernel

@@ -144,6 +144,23 @@ def decode_value(value: bytes | None) -> FeatureValue:
     return content.decode() if tag == _STRING else _decode_list(tag, content)
 
 
+def packed_floats(value: bytes) -> bytes:
+    """The numbers of a list-of-floats value as they lie in memory, little endian.
+
+    Raises ValueError and IndexError when it is no such value.
+    """
+    _, at = _read_varint(value, 0)
+    size, at = _read_varint(value, at)
+    if size != len(value) - at:
+        raise ValueError("a list of floats is cut short")
+    if size == 0:
+        return b""
+    size, start = _read_varint(value, at + 1)
+    if value[at] != 0x0A or size != len(value) - start:
+        raise ValueError("not a list of floats")
+    return value[start:]
+
+
 def string_piece(text: str) -> bytes:
     """One member of an Array(String) value."""
     raw = text.encode()

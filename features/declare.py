@@ -32,7 +32,7 @@ from feast import Field as FeastField
 from feast.aggregation import Aggregation
 from feast.data_format import JsonFormat
 from feast.transformation.python_transformation import PythonTransformation
-from feast.types import Array, Bytes, FeastType, Float64, Int32, Int64, String
+from feast.types import Array, Bytes, FeastType, Float32, Float64, Int32, Int64, String
 
 from features.layout import COUNTS_FIELD, LISTS_FIELD
 from features.offline import APPENDED_AT, FOLDER
@@ -63,13 +63,17 @@ from features.spec import (
     EntitySpec,
     Feature,
     LatestView,
+    SimilarityFeature,
     StoredView,
+    embeddings_of,
 )
 from features.tags import (
     AS_OF_TAG,
+    DIMENSION_TAG,
     EVENT_TAG,
     KIND_TAG,
     PATH_TAG,
+    PRECISION_TAG,
     RELATIONS_TAG,
     RING,
     SEQUENCE,
@@ -93,6 +97,7 @@ __all__ = [
     "count",
     "counters",
     "decayed",
+    "embedded",
     "entity",
     "events_source",
     "feature_service",
@@ -338,6 +343,24 @@ def taken(name: str, dtype: FeastType, path: str = "", description: str = "") ->
     )
 
 
+def embedded(
+    name: str,
+    dimension: int | None = None,
+    version: str = "",
+    precision: Literal["float32", "float16"] = "float32",
+    description: str = "",
+) -> FeastField:
+    """An item's embedding: of the event's `embedding`, or of a version among its `embeddings`.
+
+    An event with another number of components than `dimension` is a dead letter. float16 halves
+    the ranker's memory of it; whoever reads the embedding rounds it alike, training as well.
+    """
+    tags = {PATH_TAG: f"embeddings.{version}" if version else "embedding", PRECISION_TAG: precision}
+    if dimension is not None:
+        tags[DIMENSION_TAG] = str(dimension)
+    return FeastField(name=name, dtype=Array(Float32), tags=tags, description=description)
+
+
 def as_of_view(
     name: str,
     sources: Sequence[StreamFeatureView],
@@ -352,7 +375,12 @@ def as_of_view(
     """
     default = sources[0].name if sources else ""
     views = _compiled(sources)
-    read = [placed(feature, default, views) for feature in features]
+    read = [_compared(placed(feature, default, views), views) for feature in features]
+    if len({f.embedding for f in read if isinstance(f, SimilarityFeature)}) > 1:
+        raise ValueError(
+            f"as-of view {name!r} compares embeddings of two views, and a Feast client can send "
+            "those of one: declare an as-of view for each"
+        )
     spec = json.dumps([f.model_dump() for f in read], sort_keys=True)
     declared = _declared(name, views.values(), read)
     source_text = (
@@ -384,6 +412,15 @@ def feature_service(
 ) -> FeatureService:
     """The features one model reads, in order."""
     return FeatureService(name=name, features=list(views), description=description)
+
+
+def _compared(feature: Feature, views: Mapping[str, StoredView]) -> Feature:
+    """A similarity names the view whose embeddings it compares: a second one may be declared."""
+    if not isinstance(feature, SimilarityFeature) or feature.embedding:
+        return feature
+    latest = tuple(view for view in views.values() if isinstance(view, LatestView))
+    found = next(iter(embeddings_of(latest)), "")
+    return feature.model_copy(update={"embedding": found})
 
 
 def _compiled(sources: Sequence[StreamFeatureView]) -> dict[str, StoredView]:

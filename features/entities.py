@@ -1,6 +1,7 @@
 """The rows of one entity across all its views: one Redis hash each, with its marker."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -62,8 +63,10 @@ class EntityTable:
         entity: EntitySpec,
         strings: Strings,
         others: Sequence[Plan] = (),
+        rows: int = 64,
     ) -> None:
-        """`others` are plans whose blocks may fold into the same rows: what they keep is kept."""
+        """`others` are plans whose blocks may fold into the same rows: what they keep is kept.
+        There is room for so many `rows` until it is enlarged."""
         actions = tuple(dict.fromkeys(a for known in (plan, *others) for a in known.actions))
         self.entity = entity
         self.project = plan.project
@@ -76,8 +79,8 @@ class EntityTable:
         self._rows: dict[bytes, int] = {}
         self._rows_by_id: dict[str, int] = {}
         for view in plan.views:
-            if view.entity == entity:
-                self.tables[view.name] = _table(view, actions, strings, others)
+            if view.entity.join_key == entity.join_key:
+                self.tables[view.name] = _table(view, actions, strings, others, rows)
         self.strings = strings
         self._row_of_code = np.full(1, -1, np.int64)
         self._coded = 0
@@ -93,9 +96,13 @@ class EntityTable:
         """The row number of a key, None when it is not here."""
         return self._rows.get(key)
 
+    def id_of(self, row: int) -> str | None:
+        """The id of a row, None when its key names none."""
+        return self.ids[row]
+
     def rows_of_ids(self, ids: Iterable[str]) -> Ints:
         """The row numbers of entity ids; −1 for those that are not here."""
-        return np.fromiter((self._rows_by_id.get(i, -1) for i in ids), np.int64)
+        return np.fromiter(map(self._rows_by_id.get, ids, repeat(-1)), np.int64)
 
     def rows_of_codes(self, codes: Ints) -> Ints:
         """The row numbers of ids given as the process's string codes; −1 where there is none."""
@@ -190,13 +197,17 @@ class EntityTable:
 
 
 def _table(
-    view: StoredView, actions: tuple[str, ...], strings: Strings, others: Sequence[Plan]
+    view: StoredView,
+    actions: tuple[str, ...],
+    strings: Strings,
+    others: Sequence[Plan],
+    rows: int,
 ) -> Table:
     if isinstance(view, ActivityView):
         likes = tuple(v for plan in others for v in plan.activity if v.name == view.name)
-        return ActivityTable(view, actions, strings, others=likes)
+        return ActivityTable(view, actions, strings, rows, likes)
     if isinstance(view, RelationsView):
         return RelationsTable(view, actions)
     if isinstance(view, PlainView):
         return PlainTable(view)
-    return LatestTable(view, strings)
+    return LatestTable(view, strings, rows)

@@ -90,7 +90,11 @@ class EngagementEvent(_Envelope):
 
 
 class ItemEvent(_Envelope):
-    """What an item is, as of `event_time`; `ended` takes it out of every feed."""
+    """What an item is, as of `event_time`; `ended` takes it out of every feed.
+
+    A view takes the newest event whole, but an event that carries embeddings and nothing else
+    leaves the rest of the item as it was.
+    """
 
     type: Literal["item"] = "item"
     item_id: Id
@@ -99,6 +103,9 @@ class ItemEvent(_Envelope):
     created_at: TimeMs | None = None
     attributes: Attributes = {}
     embedding: Embedding | None = None
+    embeddings: Annotated[dict[Name, Embedding], Field(max_length=4)] = {}
+    """Embeddings of other versions, by the version's name: a product that goes over from one to
+    another keeps both for a while."""
     ended: bool = False
 
 

@@ -1,18 +1,24 @@
 """Newest-value state: the newest event about an entity by (time, event), as Feast values."""
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import mmh3
 import numpy as np
 from numpy.typing import NDArray
 
-from features.codec import decode_int64, decode_value, encode_int64
+from features.codec import decode_int64, decode_value, encode_int64, packed_floats
 from features.layout import NEVER, Ints
-from features.spec import LatestView
+from features.spec import LatestField, LatestView
 from features.strings import NONE, Strings
 from features.tables import Folding, StoredRow
 from features.updates import Columns, Payload
+
+TEXT: Final = ("String", "Array(String)")
+TEXTS_MAX: Final = 100_000
+HALF_MAX: Final = 65504.0
+"""The largest number of half precision; larger ones are held as it."""
 
 
 class Column(NamedTuple):
@@ -24,22 +30,35 @@ class Column(NamedTuple):
     """Text fields (first member of a list): code among the process's strings."""
     hash: Ints
     """Text fields: murmur3 of the text, −1 is null; the same in every process."""
-    vector: NDArray[np.float32]
-    """[row, dimension] of list-of-float fields; zeros are null."""
+    vector: NDArray[np.float32] | NDArray[np.float16]
+    """[row, dimension] of list-of-float fields, in the field's precision; zeros are null."""
 
 
 class LatestTable:
     """Rows of one newest-value view, decoded into columns when they are read."""
 
-    def __init__(self, view: LatestView, strings: Strings, rows: int = 64) -> None:
+    def __init__(
+        self, view: LatestView, strings: Strings, rows: int = 64, *, kept: bool = True
+    ) -> None:
+        """`kept`: the values themselves are kept beside the columns, to be folded and encoded;
+        without them rows can only be read."""
         self.view = view
+        self._kept = kept
         self.fields = (*(field.name for field in view.fields), view.event_field)
         self._strings = strings
         self.newest = np.full(rows, NEVER, np.int64)
-        self.event = np.full(rows, NEVER, np.int64)
-        self.payload: list[Payload | None] = [None] * rows
+        self.event = np.full(rows if kept else 0, NEVER, np.int64)
+        self.payload: list[Payload | None] = [None] * rows if kept else []
         self._stale: set[int] = set()
-        self._columns = [_empty_column(field.dtype, rows) for field in view.fields]
+        self._columns = [_empty_column(field, rows) for field in view.fields]
+        self._texts: dict[bytes, tuple[int, int]] = {}
+        """Values that were decoded before: most are met again."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory of the columns."""
+        arrays = [self.newest, self.event, *(array for c in self._columns for array in c)]
+        return sum(array.nbytes for array in arrays)
 
     def reserve(self, rows: int) -> None:
         """Make room for row numbers below `rows`."""
@@ -47,8 +66,9 @@ class LatestTable:
         if rows > have:
             more = max(rows, 2 * have) - have
             self.newest = np.concatenate([self.newest, np.full(more, NEVER, np.int64)])
-            self.event = np.concatenate([self.event, np.full(more, NEVER, np.int64)])
-            self.payload.extend([None] * more)
+            if self._kept:
+                self.event = np.concatenate([self.event, np.full(more, NEVER, np.int64)])
+                self.payload.extend([None] * more)
 
     def folding(self, updates: Columns, chosen: Ints, rows: Ints) -> Folding:
         """Fold one payload after the other."""
@@ -70,7 +90,13 @@ class LatestTable:
 
     def load(self, rows: Ints, updated_at: Ints, values: Sequence[Sequence[bytes | None]]) -> None:
         """Replace rows by what the store holds."""
-        for place, row in enumerate(rows.tolist()):
+        numbers = rows.tolist()
+        if not self._kept:
+            for index, field in enumerate(self.view.fields):
+                self._decode(index, field, numbers, [row[index] or b"" for row in values])
+            self.newest[rows] = updated_at
+            return
+        for place, row in enumerate(numbers):
             *fields, event = values[place]
             self.newest[row] = updated_at[place]
             self.event[row] = decode_int64(event) if event else NEVER
@@ -95,55 +121,104 @@ class LatestTable:
             self._refresh()
         return self._columns[place]
 
+    def recoded(self, strings: Strings) -> list[Column]:
+        """The columns by the codes of other strings, for `adopt`."""
+        columns = []
+        for now in self._columns:
+            column = now
+            named = column.code[column.code != NONE]
+            if len(named):
+                used = np.zeros(int(named.max()) + 2, np.bool_)
+                used[named] = True
+                codes = np.flatnonzero(used)
+                place = np.full(len(used), NONE, np.int64)  # its last one stands for NONE
+                place[codes] = strings.codes(map(self._strings.text, codes.tolist()))
+                column = column._replace(code=place[column.code])
+            columns.append(column)
+        return columns
+
+    def adopt(self, strings: Strings, columns: list[Column]) -> None:
+        """Let these take the place of the columns they were made of."""
+        self._texts.clear()
+        self._strings, self._columns = strings, columns
+
     def _refresh(self) -> None:
         rows = sorted(self._stale)
         for index, field in enumerate(self.view.fields):
-            column = self._columns[index] = _grown(self._columns[index], len(self.newest))
-            for row in rows:
-                payload = self.payload[row]
-                column = self._put(column, row, payload[index] if payload else b"", field.dtype)
-            self._columns[index] = column
+            payloads = [self.payload[row] for row in rows]
+            self._decode(index, field, rows, [p[index] if p else b"" for p in payloads])
         self._stale.clear()  # last: what raised above stays to be decoded
 
-    def _put(self, column: Column, row: int, value: bytes, dtype: str) -> Column:
-        if dtype.startswith("Array(Float"):
-            width = 4 if dtype == "Array(Float32)" else 8
-            vector = _floats(value, width)
-            if len(vector) > column.vector.shape[1]:
-                wider = np.zeros((len(column.vector), len(vector)), np.float32)
-                wider[:, : column.vector.shape[1]] = column.vector
-                column = column._replace(vector=wider)
-            column.vector[row] = 0.0
-            column.vector[row, : len(vector)] = vector
-            return column
+    def _decode(
+        self, index: int, field: LatestField, rows: Sequence[int], values: Sequence[bytes]
+    ) -> None:
+        """Put values into a column; what cannot be decoded raises, and nothing is put."""
+        column = self._columns[index] = _grown(self._columns[index], len(self.newest))
+        if field.dtype in TEXT:
+            texts = [self._texts.get(value) or self._text(value) for value in values]
+            column.code[rows] = [code for code, _ in texts]
+            column.hash[rows] = [hashed for _, hashed in texts]
+        elif not field.dtype.startswith("Array(Float"):
+            column.number[rows] = [_number(value) for value in values]
+        elif len(rows):
+            self._columns[index] = _put_vectors(column, rows, values, field.dtype)
+
+    def _text(self, value: bytes) -> tuple[int, int]:
+        """The code and the hash of a text, or of the first one of a list."""
         decoded = decode_value(value)
         if isinstance(decoded, list):
             decoded = decoded[0] if decoded else None
-        if isinstance(decoded, str):
-            column.code[row] = self._strings.code(decoded)
-            column.hash[row] = mmh3.hash(decoded, signed=False)
-        elif dtype in ("String", "Array(String)"):
-            column.code[row] = column.hash[row] = NONE
-        else:
-            column.number[row] = np.nan if decoded is None else float(decoded)  # type: ignore[arg-type]
-        return column
+        if decoded is not None and not isinstance(decoded, str):
+            raise ValueError(f"{decoded!r} is no text")
+        if len(self._texts) > TEXTS_MAX:
+            self._texts.clear()
+        found = NONE, NONE
+        if decoded is not None:
+            found = self._strings.code(decoded), mmh3.hash(decoded, signed=False)
+        self._texts[value] = found
+        return found
 
 
-def _floats(value: bytes, width: int) -> NDArray[np.float64]:
-    """The members of a list-of-float value without a Python object each."""
+def _number(value: bytes) -> float:
+    """A number, or the first one of a list; NaN for none."""
     if not value:
-        return np.zeros(0)
+        return math.nan
     decoded = decode_value(value)
-    return np.array(decoded, np.float64 if width == 8 else np.float32).astype(np.float64)
+    if isinstance(decoded, list):
+        decoded = decoded[0] if decoded else None
+    return math.nan if decoded is None else float(decoded)  # type: ignore[arg-type]
 
 
-def _empty_column(dtype: str, rows: int) -> Column:
-    text, vector = dtype in ("String", "Array(String)"), dtype.startswith("Array(Float")
+def _put_vectors(
+    column: Column, rows: Sequence[int], values: Sequence[bytes], dtype: str
+) -> Column:
+    packed = [packed_floats(value) if value else b"" for value in values]
+    width = 4 if dtype == "Array(Float32)" else 8
+    longest = max(map(len, packed))
+    if any(len(vector) != longest for vector in packed):
+        packed = [vector + bytes(longest - len(vector)) for vector in packed]
+    fresh = np.frombuffer(b"".join(packed), np.float32 if width == 4 else np.float64)
+    fresh = fresh.reshape(len(rows), longest // width)
+    if column.vector.dtype == np.float16:
+        fresh = np.clip(fresh, -HALF_MAX, HALF_MAX)
+    if fresh.shape[1] > column.vector.shape[1]:
+        wider = np.zeros((len(column.vector), fresh.shape[1]), column.vector.dtype)
+        wider[:, : column.vector.shape[1]] = column.vector
+        column = column._replace(vector=wider)
+    column.vector[rows, : fresh.shape[1]] = fresh
+    column.vector[rows, fresh.shape[1] :] = 0.0
+    return column
+
+
+def _empty_column(field: LatestField, rows: int) -> Column:
+    dtype = field.dtype
+    text, vector = dtype in TEXT, dtype.startswith("Array(Float")
+    half, length = field.precision == "float16", rows if vector else 0
     return Column(
         number=np.full(0 if text or vector else rows, np.nan),
         code=np.full(rows if text else 0, NONE, np.int64),
         hash=np.full(rows if text else 0, NONE, np.int64),
-        vector=np.zeros((rows if vector else 0, 0), np.float32),
+        vector=np.zeros((length, 0), np.float16) if half else np.zeros((length, 0), np.float32),
     )
 
 
@@ -162,5 +237,5 @@ def _grown(column: Column, rows: int) -> Column:
         return column._replace(
             code=np.concatenate([column.code, blank]), hash=np.concatenate([column.hash, blank])
         )
-    blank_vectors = np.zeros((more, column.vector.shape[1]), np.float32)
+    blank_vectors = np.zeros((more, column.vector.shape[1]), column.vector.dtype)
     return column._replace(vector=np.concatenate([column.vector, blank_vectors]))

@@ -237,18 +237,19 @@ def _widened(own: ActivityView, others: list[ActivityView]) -> ActivityView:
 
 
 def empty_arrays(layout: Layout, rows: int) -> Arrays:
-    """State of `rows` rows that hold nothing."""
+    """State of `rows` rows that hold nothing, with room for one full one."""
     sequences, metrics = len(layout.sequence_length), len(layout.adds_value)
+    blocks, entries = max(rows, metrics), max(rows, int(layout.sequence_length.sum()))
     return Arrays(
         newest=np.full(rows, NEVER, np.int64),
         first=np.full(rows, NEVER, np.int64),
         block=np.full((rows, metrics), -1, np.int64),
-        slots=np.zeros((rows, int(layout.ring_start[-1])), np.int64),
-        total=np.zeros(rows, np.int64),
+        slots=np.zeros((blocks, int(layout.ring_start[-1])), np.int64),
+        total=np.zeros(blocks, np.int64),
         start=np.zeros((rows, sequences), np.int64),
         length=np.zeros((rows, sequences), np.int64),
         room=np.zeros((rows, sequences), np.int64),
-        arena=np.zeros((rows, ENTRY), np.int64),
+        arena=np.zeros((entries, ENTRY), np.int64),
         used=np.zeros(2, np.int64),
     )
 

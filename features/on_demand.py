@@ -168,7 +168,9 @@ def _add_recent_items(plan: Plan, tables: dict[str, EntityTable], inputs: Inputs
     ids = [entry.item or "" for entry in listed.get(similar.sequence, ())]
     if not ids or len(vectors[i]) % len(ids):
         return
-    view, name = next((v, f.name) for v in plan.latest for f in v.fields if f.path == "embedding")
+    wanted = similar.embedding or next(iter(plan.embeddings))
+    view = next(v for v in plan.latest if v.name == wanted)
+    name = plan.embeddings[wanted].name
     table = tables[view.entity.join_key]
     for item_id, vector in zip(ids, np.reshape(vectors[i], (len(ids), -1)), strict=True):
         if table.rows_of_ids([item_id])[0] > 0:

@@ -43,10 +43,12 @@ from features.spec import (
 )
 from features.tags import (
     AS_OF_TAG,
+    DIMENSION_TAG,
     EVENT_TAG,
     KIND_TAG,
     NO_KIND,
     PATH_TAG,
+    PRECISION_TAG,
     RELATIONS_TAG,
     RING,
     SEQUENCE,
@@ -285,7 +287,17 @@ def _latest(spec: Any, entities: dict[str, EntitySpec]) -> LatestView:
         if dtype not in VALUE_TYPES:
             kind = ValueType(feature.value_type).name
             raise Refused(f"view {spec.name!r}: field {feature.name!r} has type {kind}")
-        fields.append(LatestField(name=feature.name, path=path, dtype=dtype))
+        tags = dict(feature.tags)
+        dimension = tags.get(DIMENSION_TAG)
+        fields.append(
+            LatestField(
+                name=feature.name,
+                path=path,
+                dtype=dtype,
+                dimension=None if dimension is None else int(dimension),
+                precision=tags.get(PRECISION_TAG, "float32"),
+            )
+        )
     if tie is None:
         raise Refused(f"view {spec.name!r}: declare it with latest_view, which adds event_hash")
     return LatestView(

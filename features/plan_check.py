@@ -52,6 +52,12 @@ def check_plan(plan: Plan) -> None:
             source = stored.get(feature.view)
             if source is None:
                 raise Refused(f"{where} reads view {feature.view!r}, which is not in the registry")
+            compared = feature.embedding if isinstance(feature, SimilarityFeature) else ""
+            if compared and compared not in plan.embeddings:
+                raise Refused(
+                    f"{where} compares the embeddings of {compared!r}, and the registry has "
+                    f"{', '.join(plan.embeddings) or 'none'}"
+                )
             missing = _missing(feature, source)
             if missing is not None:
                 raise Refused(f"{where} reads {missing}, which view {source.name!r} does not keep")

@@ -45,6 +45,9 @@ Ids = tuple[str | None, str | None, str | None, str | None, str | None]
 CATEGORIES_MAX: Final = 8
 """Categories of one fact that count in rows of their own; further ones are left out."""
 
+UNSAID: Final[dict[str, FeatureValue]] = {"categories": [], "ended": False}
+"""What stands at a path of an item event that does not speak of it."""
+
 _TARGETS: Final = {"author": AUTHOR, "item": ITEM, "category": CATEGORY}
 
 
@@ -130,13 +133,19 @@ class Projection:
         return facts * self._rows_per_fact_max
 
     def refusal(self, event: Event) -> str | None:
-        """Why an event cannot be keyed: an id that is not of its entity's declared type."""
+        """Why an event cannot be taken: an id that is not of its entity's declared type, or an
+        embedding of another length than declared."""
         for entity in self._numeric:
             for entity_id in _ids_of(event, entity.join_key):
                 try:
                     entity_key(entity.join_key, entity.value_type, entity_id, self.plan.project)
                 except (ValueError, OverflowError, struct.error):
                     return f"{entity.join_key}: {entity_id!r} is not a number its entity can hold"
+        if isinstance(event, ItemEvent):
+            for view, field in self.plan.embeddings.items():
+                given = value_at(event, field.path)
+                if isinstance(given, list) and field.dimension not in (None, len(given)):
+                    return f"{field.path}: {len(given)} numbers, view {view} has {field.dimension}"
         return None
 
     def updates(self, events: Iterable[tuple[int, Event]]) -> Columns:
@@ -173,10 +182,18 @@ class Projection:
         number: int,
         view: LatestView,
     ) -> None:
+        values = [value_at(event, field.path) for field in view.fields]
         payload: Payload = tuple(
-            encode_value(value_at(event, field.path), field.dtype) for field in view.fields
+            encode_value(value, field.dtype)
+            for value, field in zip(values, view.fields, strict=True)
         )
-        if isinstance(event, ItemEvent) and not any(payload):
+        says = any(
+            value is not None and value != UNSAID.get(field.path)
+            for value, field in zip(values, view.fields, strict=True)
+        )
+        # An embedding that comes by itself, from a file for example, leaves the rest as it was.
+        alone = isinstance(event, ItemEvent) and bool(event.embedding or event.embeddings)
+        if isinstance(event, ItemEvent) and (not any(payload) or (alone and not says)):
             return
         entity_id = event.item_id if isinstance(event, ItemEvent) else event.user_id
         key = writer.key(view.entity, entity_id)
@@ -226,8 +243,11 @@ def _ids_of(event: Event, join_key: str) -> list[str]:
 
 
 def value_at(event: ItemEvent | UserEvent, path: str) -> FeatureValue:
-    """The value at a path of an event: a field's name, or `attributes.<name>`."""
+    """The value at a path of an event: a field's name, `attributes.<name>` or
+    `embeddings.<version>`."""
     name, _, attribute = path.partition(".")
+    if name == "embeddings":
+        return event.embeddings.get(attribute) if isinstance(event, ItemEvent) else None
     if attribute:
         return event.attributes.get(attribute) if name == "attributes" else None
     value: FeatureValue = getattr(event, name, None)

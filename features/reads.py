@@ -149,12 +149,14 @@ def similarity(
     actions: Iterable[str],
     reduce: Literal["max", "mean"] = "max",
     newest: int = 32,
+    embedding: str = "",
 ) -> Feature:
     """max or mean of e(candidate) · e(item) over the items of the user's `newest` listed events of
     these actions, at t ≤ now; e is the embedding, the product is summed in single precision.
 
     An item listed twice counts twice; items without an embedding (or with one of zeros) are left
-    out. Null when the candidate has none, or none is left.
+    out. Null when the candidate has none, or none is left. `embedding` names the view that keeps
+    it, where there are several; otherwise it is the first.
     """
     return _checked(
         SimilarityFeature(
@@ -164,6 +166,7 @@ def similarity(
             actions=tuple(map(action_name, actions)),
             reduce=reduce,
             newest=newest,
+            embedding=embedding,
         )
     )
 

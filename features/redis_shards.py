@@ -1,8 +1,8 @@
 """Which Redis server holds a key: one server for all, or the primaries of a Cluster by slot."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import redis
@@ -34,13 +34,13 @@ class Shards:
 
     def tag(self, key: bytes) -> str:
         """What a key's name begins with to live in the slot of another; empty without slots."""
-        return f"{{{_tags()[key_slot(key)]}}}" if self.cluster else ""
+        return f"{{{slot_tags()[key_slot(key)]}}}" if self.cluster else ""
 
     def tags(self, link: int) -> list[str]:
         """The tags of all slots a link holds; the empty one without slots."""
         if self._by_slot is None:
             return [""]
-        return [f"{{{_tags()[s]}}}" for s, holder in enumerate(self._by_slot) if holder == link]
+        return [f"{{{slot_tags()[s]}}}" for s, holder in enumerate(self._by_slot) if holder == link]
 
     def close(self) -> None:
         """Give all connections back."""
@@ -48,11 +48,38 @@ class Shards:
             link.close()
 
 
+class Topology(NamedTuple):
+    """Where the keys are: the URL of every primary, and by slot the place of its holder there;
+    None where there are no slots."""
+
+    urls: tuple[str, ...]
+    by_slot: tuple[int, ...] | None
+
+
 def open_shards(url: str, durability: Durability) -> Shards:
     """Connect to the server of a URL, or to all primaries of the Cluster it belongs to.
 
+    Raises Unavailable when none answers, or when a primary is away.
+    """
+    found = call(partial(topology, url))
+    links: list[Link] = []
+    try:
+        for one in found.urls:  # one after the other: those before a failure are closed
+            link = Link(partial(redis.Redis.from_url, one), durability)
+            links.append(link)
+    except BaseException:
+        for link in links:
+            link.close()
+        raise
+    return Shards(links, found.by_slot)
+
+
+def topology(url: str) -> Topology:
+    """Ask the server of a URL for the primaries it knows of.
+
     The URL may name several nodes of a Cluster, host:port,host:port; the first that answers is
-    asked. Raises Unavailable when none does, or when a primary is away.
+    asked. Raises Unavailable when none does, or when a slot has no primary, and the client's own
+    AuthenticationError when one lets us not in.
     """
     failures = []
     for seed in _seeds(url):
@@ -60,13 +87,13 @@ def open_shards(url: str, durability: Durability) -> Shards:
         try:
             ranges = call(partial(_ranges, client))
         except Unavailable as error:
+            if isinstance(error.__cause__, redis.AuthenticationError):
+                raise error.__cause__ from None
             failures.append(str(error))
             continue
         finally:
             client.close()
-        if ranges is None:
-            return Shards([Link(partial(redis.Redis.from_url, seed), durability)], None)
-        return _cluster(seed, ranges, durability)
+        return Topology((seed,), None) if ranges is None else _of_cluster(seed, ranges)
     raise Unavailable("; ".join(failures))
 
 
@@ -86,8 +113,10 @@ def _ranges(client: "redis.Redis") -> list[Range] | None:
     return [(int(a), int(b), _text(primary[0]), int(primary[1])) for a, b, primary, *_ in slots]
 
 
-def _cluster(seed: str, ranges: Sequence[Range], durability: Durability) -> Shards:
+def _of_cluster(seed: str, ranges: Sequence[Range]) -> Topology:
     parts = urlsplit(seed)
+    if parts.path.strip("/") not in ("", "0"):
+        raise Refused("a Redis Cluster has database 0 alone: end HEADRACE_REDIS with /0")
     nodes = sorted({(host or parts.hostname or "", port) for _, _, host, port in ranges})
     by_slot = [-1] * REDIS_CLUSTER_HASH_SLOTS
     for first, last, host, port in ranges:
@@ -95,24 +124,14 @@ def _cluster(seed: str, ranges: Sequence[Range], durability: Durability) -> Shar
         by_slot[first : last + 1] = [number] * (last + 1 - first)
     if -1 in by_slot:
         raise Unavailable(f"the Redis Cluster has no primary for slot {by_slot.index(-1)}")
-    links: list[Link] = []
-    try:
-        for host, port in nodes:
-            links.append(Link(_maker(parts, host, port), durability))
-    except BaseException:
-        for link in links:
-            link.close()
-        raise
-    return Shards(links, by_slot)
+    return Topology(tuple(_url(parts, host, port) for host, port in nodes), tuple(by_slot))
 
 
-def _maker(parts: SplitResult, host: str, port: int) -> Callable[..., "redis.Redis"]:
-    """Clients of another node, with the user, password and TLS of the URL."""
-    if parts.path.strip("/") not in ("", "0"):
-        raise Refused("a Redis Cluster has database 0 alone: end HEADRACE_REDIS with /0")
+def _url(parts: SplitResult, host: str, port: int) -> str:
+    """Another node, with the user, password and TLS of the URL."""
     user, at, _ = parts.netloc.rpartition("@")
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return partial(redis.Redis.from_url, urlunsplit(parts._replace(netloc=user + at + address)))
+    return urlunsplit(parts._replace(netloc=user + at + address))
 
 
 def _seeds(url: str) -> list[str]:
@@ -127,7 +146,7 @@ def _text(value: bytes | str | None) -> str:
 
 
 @cache
-def _tags() -> list[str]:
+def slot_tags() -> list[str]:
     """For each slot the smallest number whose digits, as a hash tag, live there."""
     found: dict[int, str] = {}
     number = 0

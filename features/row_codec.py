@@ -73,13 +73,13 @@ def _pack_of(content: Bytes, at: int, end: int) -> int:
 
 
 @kernel
-def count_things(layout: Layout, content: Bytes, ends: Ints, counts: Ints) -> int:
+def count_things(field_kind: Ints, content: Bytes, ends: Ints, counts: Ints) -> int:
     """How many things the sequences of each row name; returns −1, or a row that is damaged."""
-    fields = len(layout.field_kind)
+    fields = len(field_kind)
     for i in range(len(counts)):
         for f in range(fields):
             at, end = _field(ends, i * fields + f)
-            if layout.field_kind[f] == LISTS and at < end:
+            if field_kind[f] == LISTS and at < end:
                 at = _pack_of(content, at, end)
                 if at < 0 or at >= end:
                     return i
@@ -91,7 +91,7 @@ def count_things(layout: Layout, content: Bytes, ends: Ints, counts: Ints) -> in
 
 @kernel
 def read_things(
-    layout: Layout,
+    field_kind: Ints,
     content: Bytes,
     ends: Ints,
     counts: Ints,
@@ -102,11 +102,11 @@ def read_things(
 ) -> int:
     """Read the things of all rows, end to end, as `scan_things` does; `resume` gets the place after
     them in each row. Returns −1, or a row that is damaged."""
-    fields, base = len(layout.field_kind), 0
+    fields, base = len(field_kind), 0
     for i in range(len(counts)):
         for f in range(fields):
             at, end = _field(ends, i * fields + f)
-            if layout.field_kind[f] == LISTS and at < end:
+            if field_kind[f] == LISTS and at < end:
                 part = slice(base, base + 3 * counts[i])
                 at = _pack_of(content, at, end)
                 _, at = scan_things(content, at, end, numbers[part], starts[part], stops[part])

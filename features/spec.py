@@ -6,7 +6,7 @@ JSON (a plan is stored in Redis under the hash of its content) and hold no code.
 
 import hashlib
 from functools import cached_property
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -93,6 +93,10 @@ class LatestField(Spec):
     name: str
     path: str
     dtype: str
+    dimension: int | None = None
+    """Of an embedding: how many numbers it has; an event with another number is refused."""
+    precision: Literal["float32", "float16"] = "float32"
+    """Of an embedding: what readers round it to."""
 
 
 class LatestView(Spec):
@@ -277,6 +281,8 @@ class SimilarityFeature(_Feature):
     actions: tuple[str, ...]
     reduce: Literal["max", "mean"]
     newest: int
+    embedding: str = ""
+    """The view that keeps the embeddings; empty: the first one of the plan that keeps any."""
 
 
 class ValueFeature(_Feature):
@@ -336,6 +342,16 @@ def summed(feature: Feature) -> tuple[Metric, ...]:
     return ()
 
 
+def embeddings_of(views: tuple[LatestView, ...]) -> dict[str, LatestField]:
+    """The views that keep embeddings of items, with the field, by view name."""
+    return {
+        view.name: field
+        for view in views
+        for field in view.fields
+        if field.path == "embedding" or field.path.startswith("embeddings.")
+    }
+
+
 class AsOfView(Spec):
     """Features computed at read from stored state and `now`."""
 
@@ -360,8 +376,9 @@ class Plan(Spec):
     @cached_property
     def version(self) -> str:
         """The hash of what decides state: plans that differ only in how it is read share it."""
-        reads = {"as_of", "services"}
-        state = self.model_dump_json(exclude=reads if self.plain else reads | {"plain"})
+        precision = {"__all__": {"fields": {"__all__": {"precision"}}}}
+        reads: dict[str, Any] = {"as_of": True, "services": True, "latest": precision}
+        state = self.model_dump_json(exclude=reads if self.plain else reads | {"plain": True})
         return hashlib.sha256(state.encode()).hexdigest()[:16]
 
     @cached_property
@@ -369,6 +386,14 @@ class Plan(Spec):
         """The entities that have rows, by join key."""
         found = {view.entity.join_key: view.entity for view in self.views}
         return tuple(found[key] for key in sorted(found))
+
+    @cached_property
+    def embeddings(self) -> dict[str, LatestField]:
+        """The views that keep embeddings of items, with the field, by view name; first one first.
+
+        A field is an embedding by its path: `embedding`, or `embeddings.<version>`.
+        """
+        return embeddings_of(self.latest)
 
     @cached_property
     def views(self) -> tuple[StoredView, ...]:

@@ -65,9 +65,18 @@ class Strings:
         code = self._codes.get(text)
         return self._add(text) if code is None else code
 
+    def find(self, text: str) -> int:
+        """The code of a string, NONE when it is not known."""
+        return self._codes.get(text, NONE)
+
     def codes(self, texts: Iterable[str | None]) -> NDArray[np.int64]:
         """The codes of many strings."""
-        return np.fromiter(map(self.code, texts), np.int64)
+        texts = list(texts)
+        known = cast(dict[str | None, int], self._codes)
+        codes = list(map(known.get, texts))
+        if None in codes:
+            return np.fromiter(map(self.code, texts), np.int64)
+        return np.array(codes, np.int64)
 
     def codes_of_numbers(self, numbers: Sequence[int]) -> list[int]:
         """The codes of the strings that spell numbers."""

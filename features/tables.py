@@ -4,10 +4,12 @@ A kind of view is a spec (`features.spec`), what events do to its rows (`feature
 table. `features.entities` makes the tables and joins those of one entity into Redis hashes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from features.layout import Ints
+from features.spec import EntitySpec
+from features.strings import Strings
 from features.updates import Columns
 
 Folding = Callable[[int, int], None]
@@ -23,6 +25,46 @@ class StoredRow(NamedTuple):
     """Places of fields that were stored and hold nothing any more."""
     updated_at: bytes | None = None
     """The Feast time of the row, where it is finer than the milliseconds of `newest`."""
+
+
+class ReadTable(Protocol):
+    """Rows of one view in memory that can be read, by the row numbers their entity gives out."""
+
+    @property
+    def newest(self) -> Ints:
+        """[row]: the time of the newest fact, ms; NEVER where the row holds nothing."""
+
+    def reserve(self, rows: int) -> None:
+        """Make room for row numbers below `rows`."""
+
+    def load(self, rows: Ints, updated_at: Ints, values: Sequence[Sequence[bytes | None]]) -> None:
+        """Replace rows by what the store holds; `BadInput` when it is nothing of ours."""
+
+
+class EntityRows(Protocol):
+    """The rows of one entity across its views, to be read: hold the lock of who writes them."""
+
+    entity: EntitySpec
+    strings: Strings
+
+    @property
+    def tables(self) -> Mapping[str, ReadTable]:
+        """The tables of its views, by name; they share row numbers."""
+
+    def __len__(self) -> int:
+        """How many row numbers were given out."""
+
+    def rows_of_ids(self, ids: Sequence[str]) -> Ints:
+        """The row numbers of ids; −1 for those that are not here."""
+
+    def rows_of_codes(self, codes: Ints) -> Ints:
+        """The row numbers of ids given as codes of `strings`; −1 for those that are not here."""
+
+    def id_of(self, row: int) -> str | None:
+        """The id of a row."""
+
+    def known(self, row: int) -> bool:
+        """Whether any view of a row holds anything."""
 
 
 class Table(Protocol):

@@ -1,75 +1,109 @@
-"""HTTP: `POST /v1/rank` over the pipeline, and what an operator asks."""
+"""HTTP: `POST /v1/rank` and `/v1/rank-batch` over the front desk, and what an operator asks."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import math
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from pydantic import BaseModel, JsonValue, ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
 
+from ranker.front_desk import (
+    BODY_BYTES_MAX,
+    Declined,
+    FrontDesk,
+    Read,
+    nobody_waits,
+    refused,
+    too_large,
+)
 from ranker.metrics import Observer
-from ranker.request import Problem, ProblemResponse, RankRequest, RankResponse
+from ranker.request import (
+    BatchRequest,
+    BatchResponse,
+    BatchResult,
+    Problem,
+    ProblemResponse,
+    RankRequest,
+    RankResponse,
+)
 
 log = logging.getLogger("headrace.ranker")
 
-PROBLEMS_MAX = 20
-FIELD_CHARS_MAX = 200
-CODES = {400: "unreadable", 404: "not_found", 405: "method_not_allowed"}
+STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
+WRONG = {
+    413: "The body is too large.",
+    422: "A field is wrong; named.",
+    429: "More is asked than can be answered in time.",
+    504: "The deadline passed before the request's turn came.",
+}
 
 
 class Service(Protocol):
-    """The ranker behind the HTTP face."""
+    """The ranker behind its faces."""
 
     observer: Observer
-
-    async def rank(self, request: RankRequest) -> RankResponse:
-        """The feed for a request."""
-        ...
+    desk: FrontDesk
 
     def unready(self) -> str | None:
         """Why requests should not be sent here now; None when they should."""
+        ...
+
+    def stopping(self) -> bool:
+        """Whether connections should be made elsewhere from now on."""
         ...
 
     def observe(self) -> None:
         """Bring the gauges up to date."""
         ...
 
-    def running(self) -> AbstractAsyncContextManager[None]:
-        """Start, and stop at the end."""
-        ...
-
 
 def make_app(service: Service) -> FastAPI:
     """The HTTP application of a ranker."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with service.running():
-            yield
-
     app = FastAPI(
         title="Headrace ranker",
         version="1",
         description="Ranks a home feed from features that a stream keeps fresh.",
-        lifespan=lifespan,
     )
-    app.add_exception_handler(RequestValidationError, _refuser(service.observer))
-    app.add_exception_handler(Exception, _breaker(service.observer))
-    for status in CODES:
+    desk = service.desk
+    app.add_exception_handler(Exception, _broke)
+    for status in STATUS_CODES:
         app.add_exception_handler(status, _stranger)
 
+    def headers(**more: str) -> dict[str, str]:
+        return {**more, "connection": "close"} if service.stopping() else more
+
+    def answered(body: BaseModel) -> Response:
+        return Response(body.model_dump_json(), 200, headers(), "application/json")
+
+    def declined(why: Declined) -> Response:
+        body, more = _problems(why), {}
+        if why.retry_after_ms is not None:
+            more["retry-after"] = str(math.ceil(why.retry_after_ms / 1000))
+        return Response(body.model_dump_json(), why.kind.http, headers(**more), "application/json")
+
+    # The body is read and written by pydantic alone: FastAPI would go over each item in Python.
+    @app.post("/v1/rank", **_documented(RankRequest, RankResponse), summary="Rank items for a user")
+    async def rank(request: Request) -> Response:
+        try:
+            desk.knock()
+            body = await _body(request)
+            return answered(await desk.rank(_parser(body), gone=lambda: _gone(request)))
+        except Declined as why:
+            return declined(why)
+
     @app.post(
-        "/v1/rank",
-        response_model=RankResponse,
-        responses={422: {"model": ProblemResponse, "description": "A field is wrong; named."}},
-        summary="Rank items for a user",
+        "/v1/rank-batch",
+        **_documented(BatchRequest, BatchResponse),
+        summary="Rank items for several users; each succeeds or fails on its own",
     )
-    async def rank(request: RankRequest) -> RankResponse:
-        response = await service.rank(request)
-        service.observer.answered(response)
-        return response
+    async def rank_batch(request: Request) -> Response:
+        try:
+            results = await desk.batch(_readers(await _body(request)))
+        except Declined as why:
+            return declined(why)
+        return answered(BatchResponse(results=[_result(one) for one in results]))
 
     @app.get("/healthz", summary="The process lives")
     async def healthz() -> dict[str, str]:
@@ -91,48 +125,79 @@ def make_app(service: Service) -> FastAPI:
     return app
 
 
-Handler = Callable[[Request, Exception], Response]
+def _documented(body: type[BaseModel], answer: type[BaseModel]) -> dict[str, Any]:
+    """What OpenAPI says of a call whose body we read ourselves."""
+    content = {"application/json": {"schema": body.model_json_schema()}}
+    wrong = {
+        status: {"model": ProblemResponse, "description": says} for status, says in WRONG.items()
+    }
+    return {
+        "response_model": None,
+        "responses": {200: {"model": answer}, **wrong},
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+    }
 
 
-def _refuser(observer: Observer) -> Handler:
-    def refuse(_: Request, error: Exception) -> Response:
-        """422 with each wrong field named."""
-        assert isinstance(error, RequestValidationError)
-        observer.refused()
-        problems = [
-            Problem(code=found["type"], field=_field(found), message=found["msg"])
-            for found in error.errors()[:PROBLEMS_MAX]
-        ]
-        return JSONResponse(ProblemResponse(problems=problems).model_dump(), 422)
+async def _body(request: Request) -> bytes:
+    """The body, up to the largest that can be right."""
+    parts, size = [], 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > BODY_BYTES_MAX:
+                raise too_large()
+            parts.append(part)
+    except ClientDisconnect:
+        raise nobody_waits() from None
+    return b"".join(parts)
 
-    return refuse
+
+async def _gone(request: Request) -> None:
+    """Returns when the caller has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
-def _field(found: Mapping[str, Any]) -> str | None:
-    """The path of a wrong field; a name in it may be a stranger's, and as long as the body."""
-    if found["type"] == "json_invalid":  # which says at what character
-        return None
-    return ".".join(str(part) for part in found["loc"][1:])[:FIELD_CHARS_MAX] or None
+def _parser(body: bytes) -> Read:
+    return lambda: RankRequest.model_validate_json(body)
+
+
+def _readers(body: bytes) -> list[Read]:
+    """What makes the requests of a batch. Raises `Declined` for a body that is none."""
+    try:
+        batch = BatchRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise refused(error) from None
+    return [_checker(one) for one in batch.requests]
+
+
+def _checker(content: JsonValue) -> Read:
+    return lambda: RankRequest.model_validate(content)
+
+
+def _result(one: RankResponse | Declined) -> BatchResult:
+    if isinstance(one, Declined):
+        return BatchResult(problems=_problems(one))
+    return BatchResult(response=one)
+
+
+def _problems(why: Declined) -> ProblemResponse:
+    return ProblemResponse(problems=why.problems, retry_after_ms=why.retry_after_ms)
 
 
 async def _stranger(request: Request, error: Exception) -> Response:
-    """A body that cannot be read, a path or a method that is not served."""
-    status = getattr(error, "status_code", 400)
+    """A path or a method that is not served."""
+    status = getattr(error, "status_code", 404)
     message = {
-        400: "the body cannot be read: send JSON in UTF-8",
         404: f"nothing is served at {request.url.path}: see /docs",
         405: f"{request.method} is not served at {request.url.path}: see /docs",
     }[status]
-    problem = Problem(code=CODES[status], message=message)
+    problem = Problem(code=STATUS_CODES[status], message=message)
     return JSONResponse(ProblemResponse(problems=[problem]).model_dump(), status)
 
 
-def _breaker(observer: Observer) -> Handler:
-    def broke(_: Request, error: Exception) -> Response:
-        """500 that gives nothing away; the log has the rest."""
-        observer.failed()
-        log.error("a rank request broke the ranker", exc_info=error)
-        problem = Problem(code="internal", message="the ranker failed; its log says where")
-        return JSONResponse(ProblemResponse(problems=[problem]).model_dump(), 500)
-
-    return broke
+async def _broke(_: Request, error: Exception) -> Response:
+    """500 that gives nothing away; the log has the rest."""
+    log.error("an answer could not be made", exc_info=error)
+    problem = Problem(code="internal", message="the ranker failed; its log says where")
+    return JSONResponse(ProblemResponse(problems=[problem]).model_dump(), 500)

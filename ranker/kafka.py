@@ -15,6 +15,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 log = logging.getLogger("headrace")
 
 RECORD_BYTES_MAX: Final = 16 * 1024 * 1024
+BATCH_BYTES: Final = 1024 * 1024
 BACKOFF_MAX_S: Final = 2.0
 KNOCK_TIMEOUT_S: Final = 2.0
 
@@ -153,7 +154,9 @@ class KafkaServingLog:
         return KafkaProducer(
             **self._client,
             acks="all",
-            linger_ms=20,
+            linger_ms=50,
+            # A record is some 40 KB: several of them make one request to the broker.
+            batch_size=BATCH_BYTES,
             compression_type="lz4",
             max_block_ms=5_000,
             max_request_size=RECORD_BYTES_MAX + 65_536,

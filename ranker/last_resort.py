@@ -86,13 +86,13 @@ def look(
 
 
 def _about(reading: Reading, rows: Ints, counts: Floats, paths: Sequence[str]) -> Popular:
-    ids = reading.tables[ITEM_KEY].ids
+    items = reading.tables[ITEM_KEY]
     authors = reading.join.texts("author_id", rows)
     categories = reading.join.texts("categories", rows)
     numbers = {path: reading.join.numbers(path, rows).tolist() for path in paths}
     found: dict[str, About] = {}
     for place, row in enumerate(rows.tolist()):
-        item = ids[row]
+        item = items.id_of(row)
         if item is not None:
             own = {path: column[place] for path, column in numbers.items()}
             found[item] = About(float(counts[place]), authors[place], categories[place], own)

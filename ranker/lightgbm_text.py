@@ -31,10 +31,12 @@ class Tree:
 
 @dataclass(frozen=True)
 class ModelText:
-    """A model of one score: its feature names in column order and its trees in adding order."""
+    """A model: its feature names in column order and its trees in adding order, in which those of
+    its classes take turns."""
 
     objective: str
     feature_names: list[str]
+    classes: int
     trees: list[Tree]
 
 
@@ -48,12 +50,6 @@ def parse_model_text(text: str) -> ModelText:
             "this is not a whole LightGBM model text (no 'tree' line, or no 'end of trees'); "
             "write it again with Booster.save_model"
         )
-    scores = header.get("num_tree_per_iteration", "1")
-    if scores != "1" or header.get("num_class", "1") != "1":
-        raise Refused(
-            f"the model gives {header.get('num_class')} scores a row (multiclass); "
-            "train one binary or lambdarank booster per head instead"
-        )
     if "average_output" in header_text.splitlines():
         raise Refused(
             "the model averages its trees (boosting=rf); train with boosting=gbdt, dart or goss"
@@ -66,13 +62,24 @@ def parse_model_text(text: str) -> ModelText:
         raise Refused(f"the model text promises {expected} trees and holds {len(tree_texts)}")
     if expected == 0:
         raise Refused("the model holds no trees; train it for at least one round")
+    classes = _classes(header)
+    if expected % classes:
+        raise Refused(f"the model holds {expected} trees, not as many of each of {classes} classes")
     trees = []
     for number, tree_text in enumerate(tree_texts):
         try:
             trees.append(_tree(_fields(tree_text), len(names)))
         except (KeyError, ValueError) as error:
             raise Refused(f"tree {number} of the model text: {error}") from error
-    return ModelText(header.get("objective", "none"), names, trees)
+    return ModelText(header.get("objective", "none"), names, classes, trees)
+
+
+def _classes(header: dict[str, str]) -> int:
+    """How many scores a row gets."""
+    text = header.get("num_tree_per_iteration", "1")
+    if not text.isdecimal() or text == "0":
+        raise Refused(f"num_tree_per_iteration of the model text is {text!r}")
+    return int(text)
 
 
 def _fields(text: str) -> dict[str, str]:

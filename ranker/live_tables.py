@@ -7,17 +7,21 @@ staleness. When its word is lost, everything is read again: what was missed is n
 import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing, nullcontext
+from itertools import chain
 from typing import Final
 
-from features.as_of import Tables
+import numpy as np
+
 from features.errors import HeadraceError
 from features.spec import Plan
 from features.strings import Strings
 from ranker.live_feed import Feed, OpenFeed, wait_s
-from ranker.pending import Pending
-from ranker.refresh import ROWS_PER_READ, LiveRows, parts, refresh
+from ranker.live_table import LiveTable
+from ranker.pending import Asks, Pending
+from ranker.refresh import ROWS_MAX, ROWS_PER_READ, ROWS_PER_TURN, LiveRows, batched, put, refresh
 from ranker.turns import TurnLock
 
 log = logging.getLogger("headrace")
@@ -28,14 +32,16 @@ SILENT_S: Final = 1.0
 GATHERED_SHARE: Final = 0.1
 """The share of the bound that changes are gathered for: a hot row is then fetched once, not at
 each of its changes."""
+ABSENT_MAX: Final = 100_000
+"""Ids that are remembered to have no row, so that they are not asked for at every request."""
 
 
 class LiveTables:
-    """Tables by join key that follow the store, and the thread that makes them.
+    """Tables by join key that follow the store, and the thread that writes them.
 
     Hold `lock` from the first look-up to the last number computed: rows are replaced by newer
-    ones at any other time. Now and then all tables, their strings and the plan give way to others
-    at once (`generation` counts it); `replaced` is then called, with the lock held.
+    ones at any other time. When the plan changes all tables, their strings and the plan give way
+    to others at once (`generation` counts it); `replaced` is then called, with the lock held.
     """
 
     def __init__(
@@ -44,24 +50,31 @@ class LiveTables:
         open_feed: OpenFeed,
         *,
         staleness_ms: int = 250,
-        strings_max: int = 5_000_000,
+        rows_max: int = ROWS_MAX,
+        strings_max: int = 500_000,
         replaced: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`rows_max`: of each entity; `strings_max`: texts that no row names, kept for users'."""
         self.lock = TurnLock()
         self.connected = False
-        self.rows_loaded = self.refreshed = self.generation = 0
+        self.rows_loaded = self.refreshed = self.generation = self.reloads = 0
+        self.load_s = 0.0
         self._wanted = plan
         self._open_feed = open_feed
         self._bound_ms = staleness_ms
+        self._rows_max = rows_max
         self._strings_max = strings_max
         self._replaced = replaced
         self._clock = clock
-        self._rows = LiveRows(plan)
-        self._strings_then = self._refused_before = 0
+        self._rows = LiveRows(plan, rows_max)
+        self._refused_before = self._evicted_before = self._strings_then = 0
         self._pending = Pending(clock)
         self._pending.add_all()
+        self._asks = Asks()
+        self._absent: dict[bytes, None] = {}
         self._heard_at = clock()
+        self._open = self._left_out = False
         self._fault = "nothing is read yet"
         self._loaded = threading.Event()
         self._stopping = threading.Event()
@@ -73,7 +86,7 @@ class LiveTables:
         return self._rows.plan
 
     @property
-    def tables(self) -> Tables:
+    def tables(self) -> Mapping[str, LiveTable]:
         """Tables by join key, of every entity of the plan but the user."""
         return self._rows.tables
 
@@ -84,8 +97,13 @@ class LiveTables:
 
     @property
     def refused(self) -> int:
-        """How often a row could not be read as what the plan says; it is empty then."""
+        """How often a row could not be read as what the plan says; it is left out then."""
         return self._refused_before + self._rows.refused
+
+    @property
+    def evicted(self) -> int:
+        """How often a row made way for another."""
+        return self._evicted_before + self._rows.evicted
 
     @property
     def degraded(self) -> str | None:
@@ -128,43 +146,80 @@ class LiveTables:
         """
         with self.lock:
             self._wanted = plan
-            if self._rows.plan.version == plan.version:
+            if self._fits(plan):
                 self._rows.plan = plan
                 self._replaced()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the tables hold every row of the store: none was left out, none made way."""
+        return self._loaded.is_set() and not self._left_out and not self.evicted
+
+    def read_through(
+        self, join_key: str, ids: Sequence[str], limit: int
+    ) -> tuple[Future[int], int] | None:
+        """Have rows read that are asked for and not here, at most `limit`.
+
+        The future tells how many there were, once they are in the tables; beside it stands how
+        many are missing. None when there is nothing to wait for: all are here, known to have no
+        row, or the store is away.
+        """
+        with self.lock:
+            table = self.tables.get(join_key)
+            if table is None or not self._open:
+                return None
+            rows = table.rows_of_ids(ids)
+            missing = [ids[place] for place in np.flatnonzero(rows < 0).tolist()]
+        keys = [key for key in map(table.find_key, missing) if key and key not in self._absent]
+        if not keys:
+            return None
+        asked = self._asks.add(keys[:limit])
+        self._pending.want(keys[:limit])
+        return asked, len(keys)
+
+    def _fits(self, plan: Plan) -> bool:
+        """Whether the tables that stand hold what a plan reads."""
+        known = self._rows.plan
+        return (known.version, known.latest) == (plan.version, plan.latest)
 
     def _run(self) -> None:
         failures = 0
         while not self._stopping.is_set():
-            reached = self.generation
+            reached = self.reloads
             try:
                 self._follow()
             except HeadraceError as error:
-                failures = 1 if self.generation > reached else failures + 1
+                failures = 1 if self.reloads > reached else failures + 1
                 self._fault = str(error)
                 log.warning("live rows: %s", error)
                 self._stopping.wait(wait_s(failures))
             finally:
-                self.connected = False
+                self.connected = self._open = False
+                self._asks.drop()
 
     def _follow(self) -> None:
         """One feed, from its opening until it is lost, or the plan wants another."""
-        fresh = LiveRows(self._wanted)
+        plan = self._wanted
+        rows = self._rows if self._fits(plan) else LiveRows(plan, self._rows_max)
         with (
-            closing(self._open_feed(fresh.plan.project, fresh.join_keys)) as feed,
-            _Listener(feed, lambda keys: self._tell(fresh, keys)) as listener,
+            closing(self._open_feed(plan.project, rows.join_keys)) as feed,
+            _Listener(feed, lambda keys: self._tell(rows, keys)) as listener,
         ):
             try:
-                self._load(feed, fresh, listener)
+                self._open = rows is self._rows
+                self._load(feed, rows, listener)
                 while not self._stopping.is_set():
                     listener.check()
-                    if self._wanted.version != self._rows.plan.version:
+                    if not self._fits(self._wanted):
                         self._fault = "the plan changed"
                         return
-                    if self._pending.wants_all() or self._overgrown():
-                        self._load(feed, LiveRows(self._rows.plan), listener)
+                    if self._pending.wants_all():
+                        self._load(feed, rows, listener)
+                    elif len(rows.strings) > self._strings_then + self._strings_max:
+                        self._recode(rows)
                     elif self._pending.wait(POLL_S):
-                        self._gather()
-                        self.refreshed += refresh(self._pending, feed.read, [self._rows], self.lock)
+                        self._pending.gather(ROWS_PER_READ, GATHERED_SHARE * self._bound_ms / 1000)
+                        self._refresh(feed, [rows])
             finally:
                 self._pending.add_all(self._heard_at)
 
@@ -176,45 +231,79 @@ class LiveTables:
             self._pending.add(followed.own(keys))
         self._heard_at = self._clock()
 
-    def _gather(self) -> None:
-        """Wait a little for more, unless there is a batch already."""
-        rest = GATHERED_SHARE * self._bound_ms / 1000 - self._pending.age_s()
-        if rest > 0 and len(self._pending) < ROWS_PER_READ:
-            self._stopping.wait(rest)
+    def _refresh(self, feed: Feed, targets: Sequence[LiveRows]) -> None:
+        found = refresh(self._pending, feed.read, targets, self.lock)
+        for key, content in found.items():
+            if content:
+                self._absent.pop(key, None)
+            elif len(self._absent) < ABSENT_MAX:
+                self._absent[key] = None
+        self._asks.answer(found)
+        self.refreshed += len(found)
+        if len(self._absent) >= ABSENT_MAX:
+            self._absent.clear()
 
-    def _overgrown(self) -> bool:
-        """Whether strings that nothing uses any more may be most of them."""
-        return len(self._rows.strings) > max(self._strings_max, 2 * self._strings_then)
+    def _recode(self, rows: LiveRows) -> None:
+        """Drop the strings that nothing uses any more."""
+        before = len(rows.strings)
+        strings, columns = rows.recoded()
+        with self.lock:
+            rows.adopt(strings, columns)
+        self._strings_then = len(strings)
+        log.info("live rows: %d of %d strings are in use and kept", len(strings), before)
 
-    def _load(self, feed: Feed, fresh: LiveRows, listener: "_Listener") -> None:
-        """Read all rows into tables of their own, then let them take the place of the old ones.
+    def _load(self, feed: Feed, rows: LiveRows, listener: "_Listener") -> None:
+        """Read all rows, into the tables that serve, or into others that then take their place.
 
-        The old ones are kept fresh meanwhile, because they serve.
+        Those that serve are kept fresh meanwhile. What finds its table full is left out: it is
+        read through when a request asks for it.
         """
         self._pending.take_all()
+        self._absent.clear()
         began, loaded = self._clock(), 0
-        for join_key in fresh.join_keys:
-            keys = fresh.own(feed.keys(join_key))
-            for part in parts(len(keys), ROWS_PER_READ):
+        serves = rows is self._rows
+        turn = self.lock if serves else nullcontext()
+        serving = serves and self._loaded.is_set()
+        targets = [rows] if serves else [self._rows, rows]
+        for join_key, table in rows.tables.items():
+            tick = table.tick + 1
+            batches = chain(
+                batched(feed.keys(join_key), ROWS_PER_READ),
+                batched(_lazily(lambda t=table, at=tick: t.keys_before(at)), ROWS_PER_READ),  # type: ignore[misc]
+            )
+            for batch in batches:
+                keys = rows.own(list(dict.fromkeys(batch)))
                 listener.check()
                 if self._stopping.is_set():
                     return
-                fresh.put(keys[part], feed.read(keys[part]))
-                loaded += len(keys[part])
-                refresh(self._pending, feed.read, [self._rows, fresh], self.lock)
+                part = ROWS_PER_TURN if serving else ROWS_PER_READ
+                put(keys, feed.read(keys), [rows], turn, evict=False, at_a_time=part)
+                loaded += len(keys)
+                self._refresh(feed, targets)
         with self.lock:
-            if self._wanted.version == fresh.plan.version:
-                fresh.plan = self._wanted
-            self._refused_before += self._rows.refused
-            self._rows = fresh
-            self.generation += 1
-            self._replaced()
-        self._strings_then = len(fresh.strings)
+            if not serves:
+                self._refused_before += self._rows.refused
+                self._evicted_before += self._rows.evicted
+                self._rows = rows
+            if self._fits(self._wanted):
+                rows.plan = self._wanted
+            if not serves or not self.reloads:
+                self.generation += 1
+                self._replaced()
+        self.reloads += 1
+        self.load_s = self._clock() - began
+        self._strings_then = len(rows.strings)
         self.rows_loaded += loaded
-        self.connected = True
+        self.connected = self._open = True
+        self._left_out = any(table.held >= table.rows_max for table in rows.tables.values())
         self._pending.applied_all()
         self._loaded.set()
-        log.info("live rows: %d loaded in %.1f s", loaded, self._clock() - began)
+        log.info("live rows: %d loaded in %.1f s", loaded, self.load_s)
+
+
+def _lazily(make: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
+    """What is made when it is first asked for."""
+    yield from make()
 
 
 class _Listener:

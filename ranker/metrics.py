@@ -67,13 +67,9 @@ class Observer:
         for stage in over:
             self._over.labels(stage).inc()
 
-    def refused(self) -> None:
-        """Note a request that was wrong."""
-        self._requests.labels("refused").inc()
-
-    def failed(self) -> None:
-        """Note a request that broke us."""
-        self._requests.labels("failed").inc()
+    def declined(self, outcome: str) -> None:
+        """Note a request that got no feed: it was wrong, or too many came, or it broke us."""
+        self._requests.labels(outcome).inc()
 
     def set(self, kind: str, value: float) -> None:
         """Say where something stands."""

@@ -2,11 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 
 
 class Pending:
     """Keys to fetch again, oldest first, each with the time it was first told; or everything.
+
+    Keys that a request waits for come first, and are no change: they count towards no age.
 
     What was taken counts as pending until `applied`; a key told again meanwhile is pending anew,
     because the row may have changed after it was read. Many threads may add, one takes.
@@ -16,6 +19,7 @@ class Pending:
         self._clock = clock
         self._changed = threading.Condition()
         self._keys: dict[bytes, float] = {}
+        self._wanted: dict[bytes, None] = {}
         self._taken_since: float | None = None
         self._all_since: float | None = None
         self._all_taken_since: float | None = None
@@ -31,6 +35,12 @@ class Pending:
                 self._keys.setdefault(key, now)
             self._changed.notify_all()
 
+    def want(self, keys: Iterable[bytes]) -> None:
+        """A request waits for these rows."""
+        with self._changed:
+            self._wanted |= dict.fromkeys(keys)
+            self._changed.notify_all()
+
     def add_all(self, since: float | None = None) -> None:
         """Any row may have changed."""
         now = self._clock() if since is None else since
@@ -43,13 +53,16 @@ class Pending:
         return self._all_since is not None
 
     def take(self, limit: int) -> list[bytes]:
-        """The oldest keys, to be read now."""
+        """The keys that requests wait for, then the oldest ones, to be read now."""
         with self._changed:
-            keys = [key for key, _ in zip(self._keys, range(limit), strict=False)]
+            wanted = list(self._wanted)[:limit]
+            for key in wanted:
+                del self._wanted[key]
+            keys = [key for key, _ in zip(self._keys, range(limit - len(wanted)), strict=False)]
             self._taken_since = self._keys[keys[0]] if keys else None
             for key in keys:
                 del self._keys[key]
-            return keys
+            return list(dict.fromkeys(wanted + keys))
 
     def applied(self) -> None:
         """What was taken is in the tables."""
@@ -88,5 +101,59 @@ class Pending:
         """Whether anything is there to take, waiting for it at most so long."""
         with self._changed:
             return self._changed.wait_for(
-                lambda: bool(self._keys) or self._all_since is not None, timeout_s
+                lambda: bool(self._keys or self._wanted) or self._all_since is not None, timeout_s
             )
+
+    def gather(self, count: int, until_age_s: float) -> None:
+        """Wait until so many keys are there, or the oldest is so old, or a request waits."""
+        with self._changed:
+            first = next(iter(self._keys.values()), None)
+            if first is not None:
+                rest = until_age_s - (self._clock() - first)
+                self._changed.wait_for(
+                    lambda: bool(self._wanted) or len(self._keys) >= count, max(rest, 0.0)
+                )
+
+
+class Asks:
+    """Requests that wait for rows to be read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[bytes, list[_Ask]] = {}
+
+    def add(self, keys: Sequence[bytes]) -> Future[int]:
+        """Wait for these rows; the answer is how many of them there are."""
+        ask = _Ask(set(keys))
+        with self._lock:
+            for key in ask.left:
+                self._waiting.setdefault(key, []).append(ask)
+        return ask.answer
+
+    def answer(self, found: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
+        """These rows were read, and are in the tables."""
+        if not self._waiting:
+            return
+        with self._lock:
+            for key, content in found.items():
+                for ask in self._waiting.pop(key, ()):
+                    ask.left.discard(key)
+                    ask.found += bool(content)
+                    if not ask.left and ask.answer.set_running_or_notify_cancel():
+                        ask.answer.set_result(ask.found)
+
+    def drop(self) -> None:
+        """The store is lost: nobody shall wait for it."""
+        with self._lock:
+            asks = {id(ask): ask for waiting in self._waiting.values() for ask in waiting}
+            self._waiting.clear()
+        for ask in asks.values():
+            if ask.answer.set_running_or_notify_cancel():
+                ask.answer.set_result(ask.found)
+
+
+class _Ask:
+    def __init__(self, keys: set[bytes]) -> None:
+        self.left = keys
+        self.found = 0
+        self.answer: Future[int] = Future()

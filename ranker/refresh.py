@@ -2,20 +2,19 @@
 
 import logging
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Final
 
-import numpy as np
-
-from features.as_of import Tables
 from features.candidates import USER_KEY
 from features.codec import entity_id, entity_prefix
-from features.entities import EntityTable, Hash
+from features.entities import Hash
 from features.errors import BadInput
-from features.latest import LatestTable
+from features.latest import Column
 from features.spec import Plan
 from features.strings import Strings
+from ranker.live_table import LiveTable
 from ranker.pending import Pending
 
 log = logging.getLogger("headrace")
@@ -23,7 +22,7 @@ log = logging.getLogger("headrace")
 ROWS_PER_READ: Final = 500
 ROWS_PER_TURN: Final = 32
 """Rows put into the tables at a time; a request waits for that many at most."""
-_NO_KEYS: Final = np.zeros(0, np.int64)
+ROWS_MAX: Final = 2_000_000
 
 Read = Callable[[Sequence[bytes]], list[Hash]]
 
@@ -31,11 +30,11 @@ Read = Callable[[Sequence[bytes]], list[Hash]]
 class LiveRows:
     """The rows of every entity of a plan but the user, with strings of their own."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, rows_max: int = ROWS_MAX) -> None:
         self.plan = plan
         self.strings = Strings()
-        self.tables: Tables = {
-            entity.join_key: EntityTable(plan, entity, self.strings)
+        self.tables = {
+            entity.join_key: LiveTable(plan, entity, self.strings, rows_max)
             for entity in plan.entities
             if entity.join_key != USER_KEY
         }
@@ -47,34 +46,56 @@ class LiveRows:
         """The join keys of the entities, in order."""
         return list(self.tables)
 
+    @property
+    def evicted(self) -> int:
+        """Rows that made way for others."""
+        return sum(table.evicted for table in self.tables.values())
+
     def own(self, keys: Sequence[bytes]) -> list[bytes]:
         """The keys among these that are rows of this plan's project."""
         return [key for key in keys if self._is_own(key)]
 
-    def put(self, keys: Sequence[bytes], hashes: Sequence[Hash]) -> None:
-        """Replace own rows by their hashes, add new ones, empty those that vanished."""
+    def make_room(self, keys: Sequence[bytes]) -> None:
+        """Choose who will make way for these rows: what can be done without the lock."""
+        for table in self.tables.values():
+            table.tick += 1
+            table.make_room(len(keys))
+
+    def put(self, keys: Sequence[bytes], hashes: Sequence[Hash], *, evict: bool = True) -> None:
+        """Replace own rows by their hashes, add new ones, take away those that vanished."""
         for table in self.tables.values():
             prefix = entity_prefix(table.entity.join_key)
-            found = [
-                (key, content)
+            found = {
+                key: content
                 for key, content in zip(keys, hashes, strict=True)
-                if key.startswith(prefix) and (content or table.find(key) is not None)
-            ]
+                if key.startswith(prefix)
+            }
             if found:
-                self._put(table, found)
+                self._put(table, found, evict)
 
-    def _put(self, table: EntityTable, found: Sequence[tuple[bytes, Hash]]) -> None:
-        rows = [table.row(key) for key, _ in found]
+    def recoded(self) -> tuple[Strings, dict[str, dict[str, list[Column]]]]:
+        """Strings of what the rows name and no more, and the columns by their codes; for `adopt`,
+        with no row put between the two."""
+        strings = Strings()
+        return strings, {key: table.recoded(strings) for key, table in self.tables.items()}
+
+    def adopt(self, strings: Strings, columns: dict[str, dict[str, list[Column]]]) -> None:
+        """Go over to other strings."""
+        self.strings = strings
+        for key, table in self.tables.items():
+            table.adopt(strings, columns[key])
+
+    def _put(self, table: LiveTable, found: dict[bytes, Hash], evict: bool) -> None:
         try:
-            _load(table, rows, [content for _, content in found])
+            table.put(list(found), list(found.values()), evict=evict)
         except UNREADABLE:
-            for row, (key, content) in zip(rows, found, strict=True):
+            for key, content in found.items():
                 try:
-                    _load(table, [row], [content])
+                    table.put([key], [content], evict=evict)
                 except UNREADABLE as error:
-                    _load(table, [row], [{}])
+                    table.put([key], [{}])
                     self.refused += 1
-                    log.warning("live rows: %r is left empty: %s", key, error)
+                    log.warning("live rows: %r is left out: %s", key, error)
 
     def _is_own(self, key: bytes) -> bool:
         for join_key in self.tables:
@@ -92,18 +113,33 @@ UNREADABLE: Final = (BadInput, ValueError, LookupError, OverflowError, TypeError
 
 def refresh(
     pending: Pending, read: Read, targets: Sequence[LiveRows], turn: AbstractContextManager[None]
-) -> int:
-    """Fetch the oldest pending rows and put them into every target, in turns; returns how many."""
+) -> dict[bytes, Hash]:
+    """Fetch the oldest pending rows and put them into every target, in turns; what was fetched."""
     keys = pending.take(ROWS_PER_READ)
     if not keys:
-        return 0
+        return {}
     hashes = read(keys)
-    for part in parts(len(keys), ROWS_PER_TURN):
+    put(keys, hashes, targets, turn)
+    pending.applied()
+    return dict(zip(keys, hashes, strict=True))
+
+
+def put(
+    keys: Sequence[bytes],
+    hashes: Sequence[Hash],
+    targets: Sequence[LiveRows],
+    turn: AbstractContextManager[None],
+    *,
+    evict: bool = True,
+    at_a_time: int = ROWS_PER_TURN,
+) -> None:
+    """Put rows into every target, a few at a time, so that a request never waits for many."""
+    for target in targets:
+        target.make_room(keys if evict else ())
+    for part in parts(len(keys), at_a_time):
         with turn:
             for target in targets:
-                target.put(keys[part], hashes[part])
-    pending.applied()
-    return len(keys)
+                target.put(keys[part], hashes[part], evict=evict)
 
 
 def parts(count: int, size: int) -> Iterator[slice]:
@@ -112,10 +148,8 @@ def parts(count: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
-def _load(table: EntityTable, rows: Sequence[int], hashes: Sequence[Hash]) -> None:
-    """Load rows and decode them now, so that no request has to."""
-    table.load(rows, hashes)
-    table.rows_of_codes(_NO_KEYS)
-    for view in table.tables.values():
-        if isinstance(view, LatestTable):
-            view.column(view.fields[0])
+def batched(keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """Keys, so many at a time."""
+    several = iter(keys)
+    while batch := list(islice(several, size)):
+        yield batch

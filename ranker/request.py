@@ -61,6 +61,7 @@ class RankRequest(BaseModel):
     )
     features: bool = Field(False, description="Return every feature of every item, by name.")
     explain: bool = Field(False, description="Say why each item stands where it stands.")
+    explain_time: bool = Field(False, description="Say how long each stage took.")
 
     @field_validator("cursor")
     @classmethod
@@ -127,6 +128,9 @@ class RankResponse(BaseModel):
     )
     degraded: list[str] = Field(description="Stages that were late or failed, and what was done.")
     took_ms: float
+    timings_ms: dict[str, float] | None = Field(
+        None, description="Stage → milliseconds, where `explain_time` asked for them."
+    )
 
 
 class Problem(BaseModel):
@@ -138,6 +142,30 @@ class Problem(BaseModel):
 
 
 class ProblemResponse(BaseModel):
-    """The body of every 4xx answer."""
+    """The body of every answer that is no feed."""
 
     problems: list[Problem]
+    retry_after_ms: int | None = Field(
+        None, description="When to try again, if that may help; `Retry-After` rounds it up."
+    )
+
+
+class BatchRequest(BaseModel):
+    """The requests of several users, each checked on its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests: list[JsonValue] = Field(description="Each a `RankRequest`.")
+
+
+class BatchResult(BaseModel):
+    """What became of one request of a batch: a feed, or why there is none."""
+
+    response: RankResponse | None = None
+    problems: ProblemResponse | None = None
+
+
+class BatchResponse(BaseModel):
+    """What became of each request of a batch, in order."""
+
+    results: list[BatchResult]

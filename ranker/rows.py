@@ -1,14 +1,15 @@
 """Training rows: what the ranker would have read for each candidate, and what then happened."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.as_of import Reader, Tables
+from features.as_of import Reader
 from features.as_of_kernels import Floats
 from features.candidates import ITEM_KEY, USER_KEY, CandidateJoin
+from features.entities import EntityTable
 from features.spec import Plan
 
 
@@ -43,7 +44,13 @@ class TrainingRows:
 class RowMaker:
     """Makes training rows request by request, through the code that serves."""
 
-    def __init__(self, plan: Plan, service: str, tables: Tables, actions: Sequence[str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        service: str,
+        tables: Mapping[str, EntityTable],
+        actions: Sequence[str],
+    ) -> None:
         self._tables = tables
         self._reader = Reader(plan, service, tables)
         self._join = CandidateJoin(plan, tables)

@@ -101,7 +101,7 @@ def load_user(plan: Plan, strings: Strings, user_id: str, content: Hash) -> User
 
     Raises BadInput when the row is not in Headrace's layout.
     """
-    table = EntityTable(plan, user_entity(plan), strings)
+    table = EntityTable(plan, user_entity(plan), strings, rows=1)
     if not content:
         return UserRow(table, -1, None, None, user_id, content)
     row = table.row_of_id(user_id)

@@ -7,27 +7,32 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import uvicorn
-from redis.asyncio import Redis
-
+from features.candidates import ITEM_KEY
 from features.errors import HeadraceError, Refused
 from features.plan import FeatureRepo
 from features.spec import Plan
-from ranker.api import make_app
+from ranker.admission import Admission
 from ranker.filters import all_filters
+from ranker.fresh import FreshPool
+from ranker.front_desk import FrontDesk
 from ranker.hydrators import UserRowHydrator
 from ranker.kafka import KafkaServingLog, NoServingLog, quiet_logs
 from ranker.last_resort import Popular, look
-from ranker.live_feed import RedisFeed
+from ranker.live_feed import redis_feeds
 from ranker.live_tables import LiveTables
 from ranker.metrics import Observer
+from ranker.neighbours import Neighbours, graph_missing
 from ranker.pipeline import Pipeline, Stages
+from ranker.popularity import Popularity, Renewal
+from ranker.read_through import ReadThrough
 from ranker.reading import Reading, heads_loader, make_reading
+from ranker.redis_client import async_client
 from ranker.request import RankRequest, RankResponse
 from ranker.rules import read_rules
+from ranker.serving import run
 from ranker.serving_log import ServingLogEffect
 from ranker.settings import RankerSettings
-from ranker.sources import TrendingSource
+from ranker.sources import FreshSource, NeighbourSource, TrendingSource, embedding_view
 from ranker.user_rows import UserRows
 from ranker.value import ValueModel, ValueWeights, read_weights
 from ranker.watched import Watched
@@ -53,8 +58,9 @@ class Ranker:
         url = settings.redis.get_secret_value()
         self._live = LiveTables(
             self._plan,
-            lambda project, join_keys: RedisFeed(url, project, join_keys),
+            redis_feeds(url),
             staleness_ms=settings.item_staleness_ms,
+            rows_max=settings.items_max,
             replaced=self._forget_reading,
         )
         # Refuse at start what cannot serve: a model whose columns the service does not have.
@@ -66,18 +72,38 @@ class Ranker:
             if settings.kafka
             else NoServingLog()
         )
-        self._redis = Redis.from_url(url, socket_timeout=5.0)
+        self._neighbours = Neighbours(
+            lambda: self._live.tables[ITEM_KEY],
+            self._embedding_view,
+            self._live.lock,
+            exact_max=settings.neighbours_exact_max,
+        )
+        self._renewal = Renewal(self._popularity, self._live.lock, now_ms)
+        self._redis = async_client(url)
         self._pipeline = Pipeline(self._stages())
+        admission = Admission(settings.requests_running_max, settings.queue_wait_ms_max)
+        self.desk = FrontDesk(self._pipeline.rank, self.observer, admission, settings.deadline_ms)
+        self._stops = False
 
     def _stages(self) -> Stages:
         settings = self._settings
         users = UserRows(self._redis, self._live, settings.user_read_timeout_ms)
+        fresh = FreshPool(1000 * settings.explore_age_s, settings.explore_impressions_max)
         return Stages(
             live=self._live,
             lock=self._live.lock,
             reading=self._current_reading,
-            hydrator=UserRowHydrator(users),
-            sources=[TrendingSource(settings.sourced_max)],
+            hydrator=ReadThrough(
+                UserRowHydrator(users),
+                self._live,
+                settings.read_through_max,
+                settings.read_through_ms,
+            ),
+            sources=[
+                NeighbourSource(self._neighbours, settings.sourced_max),
+                TrendingSource(settings.sourced_max),
+                FreshSource(fresh, settings.explore_max),
+            ],
             filters=all_filters(lambda: self._rules.value),
             side_effects=[ServingLogEffect(self._log)],
             clock_ms=now_ms,
@@ -90,17 +116,35 @@ class Ranker:
         )
 
     async def rank(self, request: RankRequest) -> RankResponse:
-        """The feed for a request."""
+        """The feed for a request, past the front desk."""
         return await self._pipeline.rank(request)
+
+    def stop_soon(self) -> None:
+        """Be unready from now on."""
+        self._stops = True
+
+    def stopping(self) -> bool:
+        """Whether connections should be made elsewhere from now on."""
+        return self._stops
 
     def unready(self) -> str | None:
         """Why requests should not be sent here now."""
+        if self._stops:
+            return "this ranker is being stopped"
         return None if self._live.rows_loaded else self._live.degraded
 
     def observe(self) -> None:
         """Bring the gauges up to date."""
         self.observer.set("item_staleness_ms", self._live.staleness_ms())
         self.observer.set("rows_loaded", self._live.rows_loaded)
+        self.observer.set("rows_load_s", self._live.load_s)
+        self.observer.set("rows_evicted", self._live.evicted)
+        self.observer.set("rows_refused", self._live.refused)
+        for join_key, table in self._live.tables.items():
+            self.observer.set(f"rows_{join_key}", table.held)
+            self.observer.set(f"rows_bytes_{join_key}", table.nbytes)
+        self.observer.set("neighbours", len(self._neighbours))
+        self.observer.set("neighbours_behind", self._neighbours.behind)
         self.observer.set("rows_refreshed", self._live.refreshed)
         self.observer.set("side_effects_dropped", self._pipeline.dropped)
         self.observer.set("value_weights_refused", self._weights.refused)
@@ -110,6 +154,8 @@ class Ranker:
         if isinstance(self._log, KafkaServingLog):
             self.observer.set("serving_log_dropped", self._log.dropped)
             self.observer.set("serving_log_sent", self._log.sent)
+            self.observer.set("serving_log_waiting", self._log.waiting)
+        self.observer.set("requests_busy", self.desk.busy)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -117,6 +163,10 @@ class Ranker:
         loaded = await asyncio.to_thread(self._live.start, self._settings.load_timeout_s)
         if not loaded:
             log.warning("rows are not loaded yet: %s", self._live.degraded)
+        if (why := graph_missing()) is not None:
+            log.warning("%s", why)
+        self._neighbours.start()
+        self._renewal.start()
         following = [
             asyncio.create_task(following)
             for following in (self._refresh(), self._follow_files(), self._follow_popular())
@@ -129,6 +179,8 @@ class Ranker:
                 task.cancel()
             await asyncio.gather(*following, return_exceptions=True)
             await asyncio.to_thread(self._pipeline.close)
+            await asyncio.to_thread(self._neighbours.stop)
+            await asyncio.to_thread(self._renewal.stop)
             await asyncio.to_thread(self._live.stop)
             await asyncio.to_thread(self._log.close)
             await self._redis.aclose()
@@ -167,6 +219,14 @@ class Ranker:
                 self._load_heads,
             )
         return self._reading
+
+    def _embedding_view(self) -> str | None:
+        with self._live.lock:
+            return embedding_view(self._current_reading())
+
+    def _popularity(self) -> Popularity:
+        with self._live.lock:
+            return self._current_reading().popularity
 
     def _forget_reading(self) -> None:
         self._reading = None
@@ -229,11 +289,4 @@ def run_ranker(settings: RankerSettings) -> None:
     """The `ranker` process."""
     quiet_logs()
     log.info("ranker starts with %s", settings.model_dump(mode="json"))
-    app = make_app(Ranker(settings))
-    uvicorn.run(
-        app,
-        host=settings.http_host,
-        port=settings.http_port,
-        log_level="warning",
-        timeout_graceful_shutdown=10,
-    )
+    run(Ranker(settings), settings)

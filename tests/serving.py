@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from features.marker import Marker
 from features.row_store import MemoryRows
 from features.spec import LatestField, Plan
 from features.strings import Strings
+from ranker.admission import Admission
 from ranker.filters import all_filters
+from ranker.front_desk import FrontDesk
 from ranker.last_resort import Popular
 from ranker.metrics import Observer
 from ranker.pipeline import Pipeline, Stages
@@ -110,7 +111,7 @@ class KeptLog:
 
 
 class Serving:
-    """The pipeline over a world; it is also the `Service` behind the HTTP face."""
+    """The pipeline over a world; it is also the `Service` behind both faces."""
 
     def __init__(
         self, world: World, model: Path | None = None, weights: ValueWeights = CLICKS
@@ -143,6 +144,9 @@ class Serving:
                 clock_ms=lambda: self.now,
             )
         )
+        self.desk = FrontDesk(
+            self.rank, self.observer, Admission(running_max=4, wait_ms_max=1_000), UNHURRIED_MS
+        )
 
     def ask(self, **request: Any) -> RankResponse:
         """Rank, now."""
@@ -160,9 +164,8 @@ class Serving:
     def observe(self) -> None:
         self.observer.set("item_staleness_ms", self.live.staleness_ms())
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        yield
+    def stopping(self) -> bool:
+        return False
 
 
 def folded(events: Iterable[Event], of: Plan = SERVED_PLAN) -> World:

@@ -1,14 +1,22 @@
 """Rows between tables and stores, for tests: what a folded world writes, what a table holds."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from features.codec import MARKER_FIELD
 from features.entities import ANY, EntityTable, Hash, RowWrite
 from features.events import EngagementEvent, Event, ItemEvent
+from features.latest import LatestTable
 from features.layout import NEVER, Ints
 from features.marker import Marker
+from features.row_store import RowStore
+from features.sparse_counts import SparseActivity
+from features.spec import Plan
+from features.tables import ReadTable
+from ranker.live_table import LiveTable
+from ranker.live_tables import LiveTables
+from ranker.refresh import LiveRows
 from tests.plans import World
 
 
@@ -93,3 +101,53 @@ def _known(table: EntityTable) -> dict[str, Ints]:
         if len(rows):
             found[name] = rows
     return found
+
+
+Seen = dict[str, tuple[object, ...]]
+"""By id all that can be read of a row: its marker, and what each view holds."""
+
+
+def seen(table: LiveTable) -> Seen:
+    """What a live table holds."""
+    found: Seen = {}
+    for row in range(len(table)):
+        identifier = table.id_of(row)
+        if identifier is not None:
+            views = [_seen_in(view, row, table) for view in table.tables.values()]
+            found[identifier] = (table.marker(row), *views)
+    assert len(found) == table.held
+    return found
+
+
+def _seen_in(view: ReadTable, row: int, table: LiveTable) -> object:
+    time = int(view.newest[row])
+    if isinstance(view, SparseActivity):
+        return time, int(view.first[row]), view.run(row)
+    if isinstance(view, LatestTable):
+        values: list[object] = []
+        for field in view.view.fields:
+            column = view.column(field.name)
+            if len(column.vector):
+                values.append(column.vector[row].tobytes())
+            elif len(column.code):
+                values.append(table.strings.text(int(column.code[row])))
+            else:
+                values.append(repr(float(column.number[row])))
+        return time, *values
+    return time
+
+
+def seen_of(plan: Plan, hashes: Mapping[bytes, Hash]) -> dict[str, Seen]:
+    """What live tables hold that were given these rows at once, by join key."""
+    rows = LiveRows(plan)
+    rows.put(list(hashes), list(hashes.values()))
+    return {join_key: seen(table) for join_key, table in rows.tables.items()}
+
+
+def equals_store(live: LiveTables, store: RowStore) -> bool:
+    """Whether live tables hold what the store does now."""
+    with live.lock:
+        keys = [key for join_key in live.tables for key in store.keys(join_key)]
+        hashes = {k: c for k, c in zip(keys, store.read(keys), strict=True) if c}
+        held = {join_key: seen(table) for join_key, table in live.tables.items()}
+        return held == seen_of(live.plan, hashes)

@@ -66,7 +66,7 @@ def check(
     counts: Counter[tuple[str, str]] = Counter()
     bad = 0
     first: list[str] = []
-    with _progress(file.stat().st_size) as bar:
+    with progress(file.stat().st_size) as bar:
         task = bar.add_task(f"checking {escape(file.name)}", total=file.stat().st_size, done=0)
         for batch in read_batches(file):
             for line, event in zip(batch.lines, batch.events, strict=True):
@@ -127,7 +127,7 @@ def adapt(
             raise BadInput(f"{name} cannot be fetched, only movielens; leave out --fetch")
         movielens.fetch(folder)
     events = itertools.islice(adapter(folder), limit)
-    with _progress(None) as bar:
+    with progress(None) as bar:
         task = bar.add_task(f"adapting {name}", total=None, done=0)
         try:
             count = write_events(output, _counted(events, bar, task))
@@ -170,7 +170,7 @@ def send(
     quiet_logs()
     sink = Broker(kafka, StreamingSettings().kafka_security()).sink()
     try:
-        with _progress(file.stat().st_size) as bar:
+        with progress(file.stat().st_size) as bar:
             count = send_file(file, sink, topic, bar)
     finally:
         sink.close()
@@ -211,10 +211,11 @@ class _Rate(ProgressColumn):
         return Text(f"{done:,} events{rate}")
 
 
-def _progress(total: int | None) -> Progress:
+def progress(total: int | None, console: Console | None = None) -> Progress:
+    """A bar on standard error, with how many events are done."""
     share = [BarColumn(), TaskProgressColumn()] if total is not None else []
     columns = [TextColumn("{task.description}"), *share, _Rate()]
-    return Progress(*columns, console=Console(stderr=True))
+    return Progress(*columns, console=console or Console(stderr=True))
 
 
 def _counted(events: Iterable[T], bar: Progress, task: TaskID) -> Iterator[T]:

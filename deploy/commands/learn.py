@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from features.events import Event
@@ -141,6 +141,9 @@ def rank(
             "--explain", help="Say why: the three strongest reasons; all of them with --json."
         ),
     ] = False,
+    explain_time: Annotated[
+        bool, typer.Option("--explain-time", help="Say how long each stage took.")
+    ] = False,
     features: Annotated[
         bool, typer.Option("--features", help="With --json: every feature of every item.")
     ] = False,
@@ -160,6 +163,7 @@ def rank(
         "limit": limit,
         "candidates": candidate,
         "explain": explain,
+        "explain_time": explain_time,
         "features": features,
     }
     try:
@@ -175,6 +179,8 @@ def rank(
         typer.echo(json.dumps(feed, indent=2))
     else:
         _print_feed(feed, explain)
+        if explain_time:
+            _print_times(feed["timings_ms"] or {}, feed["took_ms"])
 
 
 def _print_feed(feed: dict[str, Any], explain: bool) -> None:
@@ -196,6 +202,15 @@ def _print_feed(feed: dict[str, Any], explain: bool) -> None:
     console.print(f"model {feed['model']}; {known}; took {feed['took_ms']:.1f} ms")
     for stage in feed["degraded"]:
         console.print(f"[yellow]degraded[/] {stage}")
+
+
+def _print_times(timings_ms: dict[str, float], took_ms: float) -> None:
+    """Where the time of the request went, stage by stage in their order."""
+    table = Table("stage", Column("ms", justify="right"), Column("share", justify="right"))
+    between = max(0.0, took_ms - sum(timings_ms.values()))
+    for stage, taken in {**timings_ms, "between them": between, "all": took_ms}.items():
+        table.add_row(stage, f"{taken:.2f}", f"{taken / took_ms:.0%}")
+    Console().print(table)
 
 
 def _ago(age_ms: int) -> str:

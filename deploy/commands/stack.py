@@ -32,6 +32,7 @@ def up(
     kafka_port: Port = None,
     redis_port: Port = None,
     http_port: Port = None,
+    grpc_port: Port = None,
     only_servers: Annotated[
         bool, typer.Option("--only-servers", help="Start the broker and Valkey alone.")
     ] = False,
@@ -47,6 +48,7 @@ def up(
         kafka_port=kafka_port,
         redis_port=redis_port,
         http_port=http_port,
+        grpc_port=grpc_port,
         workers=() if only_servers else local.WORKERS,
     )
     local.up(asked, say)

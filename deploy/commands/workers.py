@@ -45,15 +45,33 @@ def archive(
     run_archive(StreamingSettings(), _until_stopped(), ONCE_IDLE_MS if once else None)
 
 
-def ranker() -> None:
-    """Serve rankings over HTTP."""
+def ranker(
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            envvar="HEADRACE_RANKER_PROCESSES",
+            help="So many of them share the ports, each with its own item table.",
+        ),
+    ] = 1,
+) -> None:
+    """Serve rankings over HTTP and gRPC."""
+    if processes > 1:
+        from deploy.local import headrace_command
+        from deploy.replicas import run_replicas
+
+        alone = {"HEADRACE_RANKER_PROCESSES": "1", "HEADRACE_SHARE_PORTS": "true"}
+        return run_replicas(headrace_command("ranker"), processes, alone)
     import ranker.metrics  # noqa: F401 - first
+    from deploy.kernels import compile_kernels
     from ranker.settings import RankerSettings
     from ranker.wiring import run_ranker
 
     settings = RankerSettings()
     logging.basicConfig(level=settings.log_level, format=_FORMAT)
-    run_ranker(settings)
+    compile_kernels()  # so that the first request finds them all, whatever it asks
+    return run_ranker(settings)
 
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"

@@ -14,11 +14,16 @@ BENCHMARKS = (
     "forest",
     "freshness",
     "growth_ingest",
+    "growth_rank",
     "ingest",
+    "item_table",
     "matrix",
     "memory",
     "quality_kuairand",
     "rank",
+    "rank_overload",
+    "rank_rpc",
+    "rank_under_writes",
 )
 
 

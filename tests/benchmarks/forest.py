@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.forest import Forest
-from tests.benchmarks.report import Result
+from tests.benchmarks.report import Result, percentiles
 from tests.benchmarks.timing import paired_ms
 
 Floats = NDArray[np.float64]
@@ -38,7 +38,7 @@ def run(full: bool) -> Result:
         },
         runs=2000 if full else 300,
     )
-    ours, yardstick = (_percentiles(taken_ms[name]) for name in ("ours", "booster"))
+    ours, yardstick = (percentiles(taken_ms[name]) for name in ("ours", "booster"))
     checked = matrix if full else matrix[:10_000]
     expected = np.asarray(booster.predict(checked, raw_score=True), dtype=np.float64)
     mismatches = forest.predict(checked).view(np.int64) != expected.view(np.int64)
@@ -64,10 +64,6 @@ def feature_like_rows(rows: int) -> tuple[Floats, Floats]:
     signal += 4 * np.sin(3 * matrix[:, 40]) + random.normal(scale=4, size=rows)
     matrix[random.random(matrix.shape) < 0.08] = np.nan
     return matrix, (signal > 0).astype(np.float64)
-
-
-def _percentiles(taken_ms: Floats) -> dict[str, float]:
-    return {f"p{part}_ms": float(np.percentile(taken_ms, part)) for part in (50, 99)}
 
 
 def _load_s(text: str, request: Floats) -> float:

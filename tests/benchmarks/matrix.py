@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from features.matrix import MatrixReader
 from features.online_store import matrix_columns
 from tests.benchmarks.ground import scratch, valkey
-from tests.benchmarks.report import Result
+from tests.benchmarks.report import Result, percentiles
 from tests.benchmarks.timing import paired_ms
 
 CANDIDATES, ITEMS, USERS, ASKED = 500, 4_000, 200, 40
@@ -53,7 +53,7 @@ def run(full: bool) -> Result:
                 },
                 runs=400 if full else 100,
             )
-    found = {name: _percentiles(taken) for name, taken in taken_ms.items()}
+    found = {name: percentiles(taken) for name, taken in taken_ms.items()}
     store_figures = {f"online_store_{name}": ms for name, ms in found["online_store"].items()}
     return Result(
         benchmark="matrix",
@@ -174,7 +174,3 @@ def _in_turn(way: Callable[[Request], object], asked: list[Request]) -> Callable
         return way(asked[calls % len(asked)])
 
     return next_one
-
-
-def _percentiles(taken_ms: NDArray[np.float64]) -> dict[str, float]:
-    return {f"p{part}_ms": float(np.percentile(taken_ms, part)) for part in (50, 99)}

@@ -1,8 +1,14 @@
 """What a benchmark found: a table for people, then one JSON object on the last line."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +21,11 @@ class Result:
     ours: dict[str, float]
     yardstick: dict[str, float]
     ratio: dict[str, float]  # how many times better than the yardstick
+
+
+def percentiles(taken_ms: NDArray[np.float64]) -> dict[str, float]:
+    """The median and the 99th percentile."""
+    return {f"p{part}_ms": float(np.percentile(taken_ms, part)) for part in (50, 99)}
 
 
 def print_result(result: Result) -> None:
@@ -31,3 +42,20 @@ def print_result(result: Result) -> None:
 
 def _cell(figure: float | None) -> str:
     return "" if figure is None else f"{figure:,.4g}" if abs(figure) < 1000 else f"{figure:,.0f}"
+
+
+@contextmanager
+def drawn(name: str, panels: int) -> Iterator[list[Any]]:
+    """Axes side by side, to be drawn on; saved as `.headrace/NAME.png`."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    plot, axes = plt.subplots(1, panels, figsize=(6 * panels, 4), squeeze=False)
+    yield list(axes[0])
+    path = Path(".headrace") / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
+    plot.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(plot)
+    print(f"the curve: {path}")

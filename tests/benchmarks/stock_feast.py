@@ -52,6 +52,7 @@ from tests.facts import plain
 from tests.stock_feast import stock_store
 
 TYPED_PROJECT = "typed"
+FIELDS_PER_CANDIDATE = 40
 REQUEST_KEYS = (USER_KEY, "surface")
 """Entities of which a request has one; of the others it has one for each candidate."""
 
@@ -59,10 +60,11 @@ REQUEST_KEYS = (USER_KEY, "surface")
 class StockRanker:
     """`get_online_features` of what our features read, then `Booster.predict`.
 
-    Two calls, because it is quicker for Feast than one that repeats the user's lists for every
-    candidate: the user's and the surface's fields for one row, then the item's, its author's and
-    its category's for all candidates. Ids of authors and categories are given to it, which we look
-    up. No feature is computed from what comes back: that too is given, as a matrix.
+    One call for the candidates asks FIELDS_PER_CANDIDATE of each: those of the item with its
+    embedding, its author and its category, and the user's and the surface's single numbers, which
+    a model's row repeats. A second one asks the user's lists and rings, once: to repeat those for
+    every candidate would cost Feast much more. Ids of authors and categories are given to it,
+    which we look up. No feature is computed from what comes back: that too is given, as a matrix.
     """
 
     def __init__(
@@ -78,21 +80,26 @@ class StockRanker:
         self._matrix = matrix
         views = {view.name: view for view in plan.views}
         read = fields_read(plan, service)
-        self.of_request, self.of_candidate = (
+        of_request, of_candidate = (
             [
-                f"{view}:{field}"
+                (f"{view}:{field}", _types(views[view])[field])
                 for view, fields in read.items()
                 if (views[view].entity.join_key in REQUEST_KEYS) == once
                 for field in fields
             ]
             for once in (True, False)
         )
+        numbers = [name for name, dtype in of_request if not dtype.startswith("Array")]
+        repeated = numbers[: FIELDS_PER_CANDIDATE - len(of_candidate)]
+        self.of_request = [name for name, _ in of_request if name not in repeated]
+        self.of_candidate = [name for name, _ in of_candidate] + repeated
 
     def rank(self, user_id: str, surface: str, candidates: Sequence[Mapping[str, str]]) -> Any:
         """Scores of candidates, each given as its ids by join key."""
+        once = {USER_KEY: user_id, "surface": surface}
         for fields, entities in (
-            (self.of_request, [{USER_KEY: user_id, "surface": surface}]),
-            (self.of_candidate, [dict(ids) for ids in candidates]),
+            (self.of_request, [once]),
+            (self.of_candidate, [{**once, **ids} for ids in candidates]),
         ):
             self._store.get_online_features(fields, entities, full_feature_names=True)
         return self._booster.predict(self._matrix)
@@ -129,6 +136,14 @@ def fields_read(plan: Plan, service: str) -> dict[str, list[str]]:
     return {view: list(fields) for view, fields in found.items()}
 
 
+def _types(view: StoredView) -> dict[str, str]:
+    """The type of each typed field of a view."""
+    if isinstance(view, ActivityView):
+        return schema(view)
+    assert isinstance(view, LatestView)
+    return {field.name: field.dtype for field in view.fields}
+
+
 def _fields_of(view: ActivityView, feature: Feature) -> list[str]:
     """The stored fields that one feature of an activity view reads."""
     if isinstance(feature, RecencyFeature):
@@ -157,7 +172,7 @@ def typed_project(repo: Path, folder: Path, plan: Plan, client: Redis) -> Featur
     Plain `FeatureView`s with the same entities; counters and lists are typed fields, one for each
     ring, total and column (`typed_rows`), of which a request reads those it needs.
     """
-    ours = FeatureStore(repo_path=str(repo))
+    ours = stock_store(repo / SETTINGS)
     config = ours.config.model_copy(deep=True)
     config.project = TYPED_PROJECT
     config.registry.path = f"sqlite:///{folder}/typed.db"

@@ -152,7 +152,10 @@ def test_stock_feast_lists_our_views(running: Running) -> None:
 
 
 def test_the_commands_work_against_the_stack(running: Running) -> None:
-    feed = running.headrace("rank", "u3", "--explain", "-n", "3", "--url", running.url)
+    asked = ("rank", "u3", "--explain", "--explain-time", "-n", "3", "--url", running.url)
+    feed = running.headrace(*asked)
+    assert "user_row" in feed
+    assert "features" in feed
     assert "how people react to this item" in feed
     assert "newest event of the user" in feed
     schema = json.loads(running.headrace("events", "schema"))

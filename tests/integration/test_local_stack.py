@@ -102,6 +102,8 @@ def test_up_applies_the_repo_and_gives_every_worker_the_addresses(asked: Asked) 
         assert seen["HEADRACE_REDIS"] == f"redis://127.0.0.1:{valkey}/0"
         assert seen["HEADRACE_REPO"] == str(asked.repo)
         assert seen["HEADRACE_HTTP_PORT"] == str(ranker)
+        assert seen["HEADRACE_GRPC_PORT"] == str(stack.grpc_port)
+        assert seen["HEADRACE_RANKER_GRPC"] == f"127.0.0.1:{stack.grpc_port}"
         assert seen["FEAST_FS_YAML_FILE_PATH"] == str(asked.data / "feature_store.yaml")
 
 

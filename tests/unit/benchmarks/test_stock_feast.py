@@ -6,7 +6,7 @@ from features.events import EngagementEvent, ImpressionEvent, ItemEvent, UserEve
 from features.spec import ActivityView, LatestView
 from tests.benchmarks.ground import generated
 from tests.benchmarks.ingest import distinct
-from tests.benchmarks.rank import CANDIDATES, requests
+from tests.benchmarks.serving import CANDIDATES, requests
 from tests.benchmarks.stock_feast import fields_read
 from tests.benchmarks.typed_rows import schema
 from tests.plans import PLAN

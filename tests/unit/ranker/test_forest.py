@@ -137,7 +137,7 @@ def assert_same_bits(booster: lightgbm.Booster, forest: Forest, matrix: Floats) 
     np.testing.assert_array_equal(forest.predict(matrix).view(np.int64), expected.view(np.int64))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trainings)
 @example(Training(1, "binary", "gbdt", 12, 300, 8, 3, True, True, 0.1))
 @example(Training(2, "regression", "gbdt", 12, 63, 8, 0, False, True, 0.1))
@@ -262,6 +262,17 @@ def test_a_model_cut_at_its_best_round_scores_as_the_booster_does(
     np.testing.assert_array_equal(forest.predict(matrix), expected)
 
 
+@pytest.mark.parametrize("objective", ["multiclass", "multiclassova"])
+def test_several_classes_have_a_score_each(objective: str) -> None:
+    random = np.random.default_rng(3)
+    matrix, label = random.normal(size=(900, 6)), random.integers(0, 4, 900)
+    parameters = {"objective": objective, "num_class": 4, "num_leaves": 20, "verbose": -1}
+    booster = lightgbm.train(parameters, lightgbm.Dataset(matrix, label), num_boost_round=7)
+    forest = Forest.from_model_text(booster.model_to_string())
+    assert (forest.classes, forest.predict(matrix).shape) == (4, (900, 4))
+    assert_same_bits(booster, forest, matrix)
+
+
 def test_a_tree_of_one_leaf_is_its_value() -> None:
     matrix = np.random.default_rng(0).normal(size=(200, 2))
     dataset = lightgbm.Dataset(matrix, np.full(200, 0.3))
@@ -278,7 +289,6 @@ def test_a_matrix_of_another_width_is_an_error(grown: tuple[lightgbm.Booster, Fl
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"objective": "multiclass", "num_class": 3}, "multiclass.*one binary or lambdarank"),
         ({"objective": "regression", "linear_tree": True}, "linear_tree=false"),
         (
             {
@@ -311,6 +321,8 @@ def test_kinds_of_model_that_are_not_a_sum_of_leaves_are_refused(
         ("split_feature=", "split_feature=99 ", "tree 0 of the model text: split_feature has"),
         ("leaf_value=", "no_leaf_value=", "tree 0 of the model text: 'leaf_value'"),
         ("max_feature_idx=4", "max_feature_idx=3", "do not agree"),
+        ("num_tree_per_iteration=1", "num_tree_per_iteration=0", "is '0'"),
+        ("num_tree_per_iteration=1", "num_tree_per_iteration=4", "6 trees, not as many of each"),
     ],
 )
 def test_a_damaged_text_is_refused_with_its_place(

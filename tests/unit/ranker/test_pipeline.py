@@ -156,6 +156,15 @@ def test_now_is_the_clocks_unless_the_request_says_otherwise(serving: Serving) -
     assert serving.ask(user_id="u3", now=0).now == 0
 
 
+def test_the_time_of_each_stage_is_told_when_asked_for(serving: Serving) -> None:
+    feed = serving.ask(user_id="u3", explain_time=True)
+    assert feed.timings_ms is not None
+    assert {"user_row", "candidates", "features", "heads", "page"} <= set(feed.timings_ms)
+    assert all(taken > 0 for taken in feed.timings_ms.values())
+    assert sum(feed.timings_ms.values()) <= feed.took_ms
+    assert serving.ask(user_id="u3").timings_ms is None
+
+
 def test_every_feature_is_returned_by_name_when_asked_for(serving: Serving) -> None:
     with_them = serving.ask(user_id="u3", candidates=["i3", "ghost"], features=True)
     columns = serving.reading.reader.columns

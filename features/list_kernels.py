@@ -1,0 +1,145 @@
+"""What a user's lists say of candidates: affinities, and nearness to the items in them.
+
+The cost is that of the entries plus that of the candidates, not of their product, but for the
+products of vectors.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.as_of_kernels import Floats, Vectors
+from features.compiled import kernel
+from features.layout import ACTION, AUTHOR, CATEGORY, ITEM, TIME, Arrays, Ints
+
+AFFINITY, SINCE = range(2)
+KEYS: Final = (ITEM, AUTHOR, CATEGORY)
+
+
+class ListProgram(NamedTuple):
+    """Features of one user's sequences against candidates, one place per feature."""
+
+    op: Ints
+    sequence: Ints
+    actions: NDArray[np.bool_]
+    """[feature, action]"""
+    key: Ints
+    """Arena column that must equal the candidate's."""
+    half_life_ms: Floats
+
+
+@kernel
+def read_lists(
+    arrays: Arrays, program: ListProgram, user: int, now: int, keys: Ints, out: Floats
+) -> None:
+    """out[candidate, feature] of affinities; `keys` are the candidates' arena columns."""
+    for f in range(len(program.op)):
+        out[:, f] = np.nan if program.op[f] == SINCE else 0.0
+    if user < 0:
+        return
+    slots = 16
+    while slots < len(keys):
+        slots *= 2
+    first, following = np.empty(slots, np.int64), np.empty(len(keys), np.int64)
+    for column in KEYS:
+        linked = False
+        for f in range(len(program.op)):
+            if program.key[f] == column:
+                if not linked:
+                    link_keys(keys, column, first, following)
+                    linked = True
+                _read_list(arrays, program, f, user, now, keys, first, following, out)
+
+
+@kernel
+def link_keys(keys: Ints, column: int, first: Ints, following: Ints) -> None:
+    """Chains of the candidates whose codes in a column share a slot: `first` [slot] is where one
+    begins, `following` [candidate] how it goes on, −1 where it ends."""
+    first[:] = -1
+    for i in range(len(keys)):
+        if keys[i, column] >= 0:
+            slot = keys[i, column] & (len(first) - 1)
+            following[i], first[slot] = first[slot], i
+
+
+@kernel
+def _read_list(
+    arrays: Arrays,
+    program: ListProgram,
+    f: int,
+    user: int,
+    now: int,
+    keys: Ints,
+    first: Ints,
+    following: Ints,
+    out: Floats,
+) -> None:
+    """One feature; the candidates are met entry by entry, from the oldest on."""
+    s, column, since = program.sequence[f], program.key[f], program.op[f] == SINCE
+    start = arrays.start[user, s]
+    for e in range(start, start + arrays.length[user, s]):
+        time, code = arrays.arena[e, TIME], arrays.arena[e, column]
+        if time > now or code < 0 or not program.actions[f, arrays.arena[e, ACTION]]:
+            continue
+        weight = -1.0  # made when a candidate asks for it: a power costs more than the look-up
+        i = first[code & (len(first) - 1)]
+        while i >= 0:
+            if keys[i, column] == code:
+                if since:
+                    out[i, f] = (now - time) / 1000.0
+                else:
+                    if weight < 0.0:
+                        weight = 2.0 ** (-(now - time) / program.half_life_ms[f])
+                    out[i, f] += weight
+            i = following[i]
+
+
+@kernel
+def newest_items(
+    arrays: Arrays, user: int, s: int, actions: NDArray[np.bool_], now: int, newest: int
+) -> Ints:
+    """Codes of the items of a sequence's newest entries of some actions at times ≤ `now`, oldest
+    of them first."""
+    start, found = arrays.start[user, s], 0
+    at = start + arrays.length[user, s]
+    while at > start and found < newest:
+        at -= 1
+        if arrays.arena[at, TIME] <= now and actions[arrays.arena[at, ACTION]]:
+            found += 1
+    items = np.empty(found, np.int64)
+    found = 0
+    for e in range(at, start + arrays.length[user, s]):
+        if arrays.arena[e, TIME] <= now and actions[arrays.arena[e, ACTION]]:
+            items[found] = arrays.arena[e, ITEM]
+            found += 1
+    return items
+
+
+@kernel
+def read_similarity(recent: Vectors, candidates: Vectors, out: Floats) -> None:
+    """out[0, candidate]: the max of its dot products with recent vectors; out[1, candidate]: their
+    mean. No recent vector gives NaN.
+
+    `candidates` is [dimension, candidate], so that the inner loop runs over candidates and each
+    product is summed in one fixed order whatever their number.
+    """
+    count = candidates.shape[1]
+    product = np.empty(count, np.float32)
+    out[:] = np.nan
+    for j in range(len(recent)):
+        product[:] = np.float32(0.0)
+        for d in range(candidates.shape[0]):
+            weight = recent[j, d]
+            for i in range(count):
+                product[i] += candidates[d, i] * weight
+        if j == 0:
+            for i in range(count):
+                out[0, i] = out[1, i] = product[i]
+        else:
+            for i in range(count):
+                out[1, i] += product[i]
+                if product[i] > out[0, i]:
+                    out[0, i] = product[i]
+    for i in range(count):
+        out[1, i] /= len(recent)

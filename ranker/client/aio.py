@@ -1,0 +1,90 @@
+"""The client for asyncio."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from features.errors import Unavailable
+from ranker.client.channel import (
+    RETRIES,
+    SERVING,
+    Retries,
+    Tls,
+    calls,
+    credentials,
+    metadata,
+    options,
+)
+from ranker.client.errors import RankError, of_call, results
+from ranker.request import RankRequest, RankResponse
+from ranker.v1 import ranker_pb2 as pb
+from ranker.wire import read_response, write_request
+
+
+class AsyncClient:
+    """`Client` for asyncio: made, used and closed in one event loop."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = 1.0,
+        tls: Tls | None = None,
+        token: str | None = None,
+        retries: Retries = RETRIES,
+    ) -> None:
+        """As for `Client`."""
+        self._timeout_s, self._metadata = timeout_s, metadata(token, tls)
+        chosen = options(retries)
+        self._channel = (
+            grpc.aio.insecure_channel(address, chosen)
+            if tls is None
+            else grpc.aio.secure_channel(address, credentials(tls), chosen)
+        )
+        self._rank, self._rank_batch, self._check = calls(self._channel)
+
+    async def rank(self, request: RankRequest, timeout_s: float | None = None) -> RankResponse:
+        """The feed for a request. Raises `RankError`."""
+        answer = await self._call(self._rank, write_request(request), timeout_s)
+        return read_response(answer)
+
+    async def rank_batch(
+        self, requests: Sequence[RankRequest], timeout_s: float | None = None
+    ) -> list[RankResponse | RankError]:
+        """What became of each of up to 100 requests. Raises `RankError` when nothing came."""
+        batch = pb.RankBatchRequest(requests=map(write_request, requests))
+        return results(await self._call(self._rank_batch, batch, timeout_s))
+
+    async def is_ready(self, timeout_s: float | None = None) -> bool:
+        """Whether the ranker says that requests may be sent to it."""
+        try:
+            answer = await self._call(self._check, health_pb2.HealthCheckRequest(), timeout_s)
+        except Unavailable:
+            return False
+        return bool(answer.status == SERVING)
+
+    async def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _call(self, call: Any, message: Any, timeout_s: float | None) -> Any:
+        try:
+            return await call(
+                message, timeout=timeout_s or self._timeout_s, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise of_call(error) from None
