@@ -159,7 +159,6 @@ def _response(
         next_cursor=None if session is None else session.text(request.user_id, request.surface),
         degraded=list(query.degraded),
         took_ms=query.timing.took_ms(),
-        timings_ms=dict(query.timings_ms) if request.explain_time else None,
     )
 
 

@@ -120,6 +120,8 @@ class Pipeline:
             answer = self._last_resort(query, told(query.timing.stage, error))
         finally:
             query.timing.given_up = True
+        if request.explain_time:
+            answer.response.timings_ms = dict(query.timings_ms)
         # After the answer: their thread would take the interpreter from who passes it on.
         asyncio.get_running_loop().call_soon(self._effects.put, query, answer.served)
         return answer.response
