@@ -34,16 +34,21 @@ class Group:
 
     topic: Topic
     owners: dict[int, str] = field(default_factory=dict)
+    tenures: dict[int, int] = field(default_factory=dict)
+    """How often each partition has changed hands: who gets one back gained it anew."""
     committed: dict[int, int] = field(default_factory=dict)
 
     def rebalance(self, members: Sequence[str], rng: random.Random) -> None:
         """Share the partitions out anew; the members hear of it when they poll."""
         parts = range(len(self.topic.logs))
-        self.owners = {p: rng.choice(members) for p in parts} if members else {}
+        owners = {p: rng.choice(members) for p in parts} if members else {}
+        for p in parts:
+            self.tenures[p] = self.tenures.get(p, 0) + (owners.get(p) != self.owners.get(p))
+        self.owners = owners
 
-    def of(self, member: str) -> set[int]:
-        """The partitions of a member."""
-        return {p for p, owner in self.owners.items() if owner == member}
+    def of(self, member: str) -> dict[int, int]:
+        """The partitions of a member, and since which change of hands."""
+        return {p: self.tenures.get(p, 0) for p, owner in self.owners.items() if owner == member}
 
 
 class SimulatedSource:
@@ -60,7 +65,7 @@ class SimulatedSource:
         self._group, self._member = group, member
         self._rng, self._pause, self._rate = rng, pause, failure_rate
         self._listener: Listener | None = None
-        self._owned: set[int] = set()
+        self._owned: dict[int, int] = {}
         self._position: dict[int, int] = {}
         self._stopped: set[int] = set()
         self._held = False
@@ -74,7 +79,8 @@ class SimulatedSource:
         changed: set[int] = set()
         if self._rng.random() > self._rate() * 8:  # else a zombie does not hear of it yet
             truth = self._group.of(self._member)
-            lost, gained = sorted(self._owned - truth), sorted(truth - self._owned)
+            lost = sorted(p for p, t in self._owned.items() if truth.get(p) != t)
+            gained = sorted(p for p, t in truth.items() if self._owned.get(p) != t)
             changed = {*lost, *gained}
             self._owned = truth
             self._stopped.difference_update(changed)
@@ -85,7 +91,7 @@ class SimulatedSource:
         if self._held:
             return {}
         polled: dict[int, list[Record]] = {}
-        for partition in sorted(self._owned - changed - self._stopped):
+        for partition in sorted(self._owned.keys() - changed - self._stopped):
             at = self._position[partition]
             end = min(at + self._rng.randint(0, 12), self._group.topic.shown[partition])
             if end > at:
@@ -107,7 +113,8 @@ class SimulatedSource:
         self._pause(False)
         fails = self._rng.random() < self._rate()
         happens = not fails or self._rng.random() < 0.5
-        if not set(offsets) <= self._group.of(self._member):
+        truth = self._group.of(self._member)
+        if any(truth.get(p) != self._owned.get(p, -1) for p in offsets):
             raise Unavailable("a commit of one that is no longer a member")
         if happens:
             self._group.committed |= offsets
