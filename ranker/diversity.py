@@ -76,8 +76,10 @@ def _picked(
     low, high = worth.min(), worth.max()
     # Strengths then mean the same whatever the scale of the value model.
     worth = (worth - low) / (high - low) if high > low else np.zeros(len(pool))
-    picks = diversify(_completed(given), worth, size, rules.strategy, rules.strength).indices
-    first = [pool[pick] for pick in picks.tolist()]
+    # Past the rank of the embeddings DPP divides noise by noise, and may name an item twice.
+    with np.errstate(all="ignore"):
+        picks = diversify(_completed(given), worth, size, rules.strategy, rules.strength).indices
+    first = [pool[pick] for pick in dict.fromkeys(picks.tolist())]
     taken = set(first)
     return first + [place for place in pool if place not in taken]
 
