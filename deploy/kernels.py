@@ -42,6 +42,7 @@ from features.spec import (
     Window,
 )
 from ranker.forest import Forest
+from ranker.popularity import Popularity
 from ranker.reading import make_reading
 from ranker.refresh import LiveRows
 from ranker.rows import RowMaker
@@ -69,6 +70,8 @@ def compile_kernels() -> None:
         maker.add(request.now, USER_ID, "home", request.items, request.outcomes)
 
     timeline.run(make)
+    folded = timeline.tables[ITEM_KEY].rows_of_ids(ITEMS)
+    Popularity(timeline.tables).counts(folded, NOW)
     rank(known, stored(known, recorded))
     Forest.from_model_text(MODEL).predict(np.zeros((1, 1)))
 
