@@ -84,9 +84,7 @@ def fresh(live: LiveTables, rows: RedisRows) -> None:
     )
 
 
-def test_all_rows_are_loaded_and_every_change_follows(
-    empty_valkey: str, rows: RedisRows
-) -> None:
+def test_all_rows_are_loaded_and_every_change_follows(empty_valkey: str, rows: RedisRows) -> None:
     world = World()
     rows.write(newer(world, 0))
     with following(empty_valkey) as live:

@@ -55,7 +55,8 @@ def test_features_of_packed_rows_are_those_of_dense_rows_to_the_bit(
         assert isinstance(table, ActivityTable)
         assert isinstance(other, SparseActivity)
         for now in moments:
-            ours, theirs = (np.empty((3 * len(ids) + 1, len(places))) for _ in range(2))
+            shape = 3 * len(ids) + 1, len(np.arange(len(reader.columns))[places])
+            ours, theirs = np.empty(shape), np.empty(shape)
             other.read(program, np.append(np.tile(same, 3), -1), now, ours)
             read_counts(
                 table.layout, table.arrays, program, np.append(np.tile(rows, 3), -1), now, theirs

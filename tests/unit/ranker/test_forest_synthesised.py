@@ -4,6 +4,7 @@ Training never writes most of what a text may say: thresholds at odd values, hun
 feature, any mix of missing modes, deep lopsided trees, category sets of several words.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import lightgbm
@@ -164,4 +165,5 @@ def test_any_forest_scores_any_row_as_lightgbm_does(shape: Shape) -> None:
     matrix[:, 0] = np.where(shape.seed % 3, matrix[:, 0], matrix[0, 0])
     assert_same_bits(booster, forest, matrix)
     # Of one type, so that no model has the kernel compiled while it serves.
-    assert numba.typeof(forest.splits) == numba.typeof(ONE_SPLIT.splits)
+    typeof: Callable[[object], object] = numba.typeof
+    assert typeof(forest.splits) == typeof(ONE_SPLIT.splits)
