@@ -34,7 +34,8 @@ def run_replicas(command: Sequence[str], count: int, environment: Mapping[str, s
     finally:
         for replica in replicas:
             replica.send_signal(signal.SIGTERM)  # nothing happens to one that has ended
-        ended = [replica.wait() for replica in replicas]
+        # One that was told before it could listen to signals had not begun either.
+        ended = [0 if (code := replica.wait()) == -signal.SIGTERM else code for replica in replicas]
         for number, handler in before.items():
             signal.signal(number, handler)
     if not told and any(ended):
