@@ -18,6 +18,9 @@ from streaming.records import Outgoing, Record
 from tests import kafka_server
 from tests.waiting import until
 
+JOIN_TIMEOUT_S = 60.0
+"""A group of two is through with its changes in some seconds, on a busy machine in many."""
+
 
 class Reader:
     """A member of a group that reads from the beginning and keeps what it got."""
@@ -147,9 +150,9 @@ def test_a_member_without_partitions_hears_that_it_is_in(
 
     members = [Reader(broker.source(topic, group))]
     try:
-        until(lambda: members[0].has(0) and members[0].owned == {0})
+        until(lambda: members[0].has(0) and members[0].owned == {0}, JOIN_TIMEOUT_S)
         members.append(Spare(broker.source(topic, group)))
-        until(lambda: all(member.has(0) for member in members) and bool(told))
+        until(lambda: all(member.has(0) for member in members) and bool(told), JOIN_TIMEOUT_S)
         owner = members[0] if members[0].owned else members[1]
         assert told == ([[]] if owner is members[0] else [[0]])
     finally:
