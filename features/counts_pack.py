@@ -110,17 +110,14 @@ def load_counts(
         return False
     newest, at = get_varint(content, at + 1, end)
     width_ms, stored = np.zeros(WIDTHS_MAX, np.int64), np.zeros(WIDTHS_MAX, np.int64)
-    widths, at = _get_widths(layout, content, at, end, width_ms, stored)
+    widths, at = get_widths(layout, content, at, end, width_ms, stored)
     if at < 0 or newest != arrays.newest[row]:
         return False
     metrics, at = get_varint(content, at, end)
     for _ in range(metrics):
         metric_id, at = get_id(content, at, end)
         total, at = get_varint(content, at, end)
-        metric = -1
-        for m in range(len(layout.metric_id)):
-            if layout.metric_id[m] == metric_id:
-                metric = m
+        metric = metric_of(layout, metric_id)
         if at < 0:
             return False
         if metric >= 0 and layout.keeps_total[metric]:
@@ -136,7 +133,7 @@ def load_counts(
 
 
 @kernel
-def _get_widths(
+def get_widths(
     layout: Layout, content: Bytes, at: int, end: int, width_ms: Ints, stored: Ints
 ) -> tuple[int, int]:
     """Read the widths of a pack and the places they have in `stored_width`, −1 for none."""
@@ -152,6 +149,16 @@ def _get_widths(
             if layout.stored_width[place] == code:
                 stored[w] = place
     return widths, at
+
+
+@kernel
+def metric_of(layout: Layout, metric_id: int) -> int:
+    """The place of a metric by its stable id, −1 when the layout has none of it."""
+    metric = -1
+    for m in range(len(layout.metric_id)):
+        if layout.metric_id[m] == metric_id:
+            metric = m
+    return metric
 
 
 @kernel

@@ -25,10 +25,10 @@ from features.as_of_kernels import (
 from features.byte_runs import ByteRuns, Runs
 from features.codec import decode_int64
 from features.compiled import kernel
-from features.counts_pack import FORMAT, WIDTHS_MAX
+from features.counts_pack import FORMAT, WIDTHS_MAX, get_widths, metric_of
 from features.errors import BadInput
 from features.fold import SUM_MAX
-from features.layout import COUNTS, NEVER, UNITS_MS, Ints, Layout, shape_of
+from features.layout import COUNTS, NEVER, Ints, Layout, shape_of
 from features.layout import FIRST as FIRST_FIELD
 from features.spec import ActivityView
 from features.varints import Bytes, get_id, get_varint, put_varint
@@ -141,7 +141,7 @@ def repack_rows(
 
 
 @kernel
-def _repack(  # noqa: C901 - one pass over one row
+def _repack(
     layout: Layout,
     content: Bytes,
     at: int,
@@ -159,25 +159,14 @@ def _repack(  # noqa: C901 - one pass over one row
     if at < 0 or size != end - at or size == 0 or content[at] != FORMAT:
         return -1
     said, at = get_varint(content, at + 1, end)
-    widths, at = get_varint(content, at, end)
-    if at < 0 or said != newest or widths > WIDTHS_MAX:
+    widths, at = get_widths(layout, content, at, end, width_ms, stored)
+    if at < 0 or said != newest:
         return -1
-    for w in range(widths):
-        code, at = get_varint(content, at, end)
-        if at < 0 or code < 4 or code >= 1 << 40:
-            return -1
-        width_ms[w], stored[w] = (code >> 2) * UNITS_MS[code & 3], -1
-        for place in range(len(layout.stored_width)):
-            if layout.stored_width[place] == code:
-                stored[w] = place
     metrics, at = get_varint(content, at, end)
     for _ in range(metrics):
         metric_id, at = get_id(content, at, end)
         total, at = get_varint(content, at, end)
-        metric = -1
-        for m in range(len(layout.metric_id)):
-            if layout.metric_id[m] == metric_id:
-                metric = m
+        metric = metric_of(layout, metric_id)
         if at < 0:
             return -1
         if metric >= 0:

@@ -195,8 +195,8 @@ class AggregateWorker:
         assert self._aggregator is not None
         wanted = [_plan_of(waiting) for waiting in blocks.values() if waiting]
         version = self._aggregator.plan.version
-        if version not in wanted:
-            version = wanted[0] if wanted else version
+        if wanted and version not in wanted:
+            version = wanted[0]
         taken: dict[int, list[Placed]] = {}
         for partition, waiting in blocks.items():
             while waiting and _plan_of(waiting) == version:
