@@ -41,12 +41,12 @@ from features.spec import (
     TotalSpec,
     Window,
 )
-from ranker.forest import Forest
-from ranker.popularity import Popularity
 from ranker.reading import make_reading
-from ranker.refresh import LiveRows
-from ranker.rows import RowMaker
-from ranker.user_rows import load_user
+from ranker.scoring.forest import Forest
+from ranker.tables.popularity import Popularity
+from ranker.tables.refresh import LiveRows
+from ranker.tables.user_rows import load_user
+from ranker.training.rows import RowMaker
 from streaming.aggregate import Aggregator
 from streaming.blocks import decode_block
 from streaming.records import Record

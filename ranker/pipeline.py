@@ -23,16 +23,16 @@ from features.errors import HeadraceError
 from features.layout import Ints
 from ranker.cursor import first, unseen
 from ranker.deadline import GivenUp, Timing, attempt, told
-from ranker.diversity import embeddings, reach, varied
-from ranker.effects import Effects
-from ranker.feed import Answer, Ranked, answer_of, popular_answer
-from ranker.filters import BlockedAuthorFilter, related_texts
-from ranker.gathering import joined
-from ranker.last_resort import Popular
 from ranker.reading import Reading
 from ranker.request import RankRequest, RankResponse, Reason
 from ranker.rules import Rules
-from ranker.stages import (
+from ranker.stages.diversity import embeddings, reach, varied
+from ranker.stages.effects import Effects
+from ranker.stages.feed import Answer, Ranked, answer_of, popular_answer
+from ranker.stages.filters import BlockedAuthorFilter, related_texts
+from ranker.stages.gathering import joined
+from ranker.stages.last_resort import Popular
+from ranker.stages.roles import (
     GIVEN,
     Candidates,
     Filter,

@@ -14,11 +14,11 @@ from features.errors import Refused
 from features.layout import Ints
 from features.spec import Plan
 from features.strings import Strings
-from ranker.explain import Explainer
-from ranker.model import Model, load_model, read_manifest
-from ranker.popularity import Popularity
 from ranker.request import Reason
-from ranker.value import ValueModel, ValueWeights
+from ranker.scoring.explain import Explainer
+from ranker.scoring.model import Model, load_model, read_manifest
+from ranker.scoring.value import ValueModel, ValueWeights
+from ranker.tables.popularity import Popularity
 
 
 @dataclass(frozen=True, slots=True)

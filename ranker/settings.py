@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from features.kafka_security import KafkaSecuritySettings
-from ranker.neighbours import EXACT_MAX
+from ranker.stages.neighbours import EXACT_MAX
 
 
 class RankerSettings(KafkaSecuritySettings):

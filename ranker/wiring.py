@@ -12,29 +12,29 @@ from features.errors import HeadraceError, Refused
 from features.plan import FeatureRepo
 from features.spec import Plan
 from ranker.admission import Admission
-from ranker.filters import all_filters
-from ranker.fresh import FreshPool
 from ranker.front_desk import FrontDesk
-from ranker.hydrators import UserRowHydrator
 from ranker.kafka import KafkaServingLog, NoServingLog, quiet_logs
-from ranker.last_resort import Popular, look
-from ranker.live_feed import redis_feeds
-from ranker.live_tables import LiveTables
 from ranker.metrics import Observer
-from ranker.neighbours import Neighbours, graph_missing
 from ranker.pipeline import Pipeline, Stages
-from ranker.popularity import Popularity, Renewal
-from ranker.read_through import ReadThrough
 from ranker.reading import Reading, heads_loader, make_reading
-from ranker.redis_client import async_client
 from ranker.request import RankRequest, RankResponse
 from ranker.rules import read_rules
+from ranker.scoring.value import ValueModel, ValueWeights, read_weights
 from ranker.serving import run
-from ranker.serving_log import ServingLogEffect
 from ranker.settings import RankerSettings
-from ranker.sources import FreshSource, NeighbourSource, TrendingSource, embedding_view
-from ranker.user_rows import UserRows
-from ranker.value import ValueModel, ValueWeights, read_weights
+from ranker.stages.filters import all_filters
+from ranker.stages.fresh import FreshPool
+from ranker.stages.hydrators import UserRowHydrator
+from ranker.stages.last_resort import Popular, look
+from ranker.stages.neighbours import Neighbours, graph_missing
+from ranker.stages.read_through import ReadThrough
+from ranker.stages.serving_log import ServingLogEffect
+from ranker.stages.sources import FreshSource, NeighbourSource, TrendingSource, embedding_view
+from ranker.tables.live_feed import redis_feeds
+from ranker.tables.live_tables import LiveTables
+from ranker.tables.popularity import Popularity, Renewal
+from ranker.tables.redis_client import async_client
+from ranker.tables.user_rows import UserRows
 from ranker.watched import Watched
 
 log = logging.getLogger("headrace.ranker")

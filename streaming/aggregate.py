@@ -182,10 +182,13 @@ class Aggregator:
                 marker = Marker(progress.generation, partition, offset)
                 parts.append(Part(marker, block.updates, fresh))
                 progress.passed(offset, block.header)
+        # What a failed try counted counts for nothing: its blocks come again.
+        before = self.counts.copy(), self._event_times.copy(), self.newest_event_time
         try:
             self._write(self._fold(parts))
         except HeadraceError:
             self._forget()
+            self.counts, self._event_times, self.newest_event_time = before
             raise
         self._progress.update(ahead)
         return gaps

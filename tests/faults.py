@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from features.errors import Unavailable
-from ranker.diversity import BLOCK
 from ranker.pipeline import Pipeline, Stages
 from ranker.rules import Diversity, Rules, SurfaceRules
-from ranker.stages import Query, Served, SideEffect
+from ranker.stages.diversity import BLOCK
+from ranker.stages.roles import Query, Served, SideEffect
 from tests.serving import Serving
 
 Kind = Literal["fails", "hangs"]

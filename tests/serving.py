@@ -16,22 +16,22 @@ from features.row_store import MemoryRows
 from features.spec import LatestField, Plan
 from features.strings import Strings
 from ranker.admission import Admission
-from ranker.filters import all_filters
 from ranker.front_desk import FrontDesk
-from ranker.last_resort import Popular
 from ranker.metrics import Observer
 from ranker.pipeline import Pipeline, Stages
 from ranker.reading import heads_loader, make_reading
 from ranker.request import RankRequest, RankResponse
-from ranker.rows import RowMaker, TrainingRows
 from ranker.rules import Rules
-from ranker.serving_log import ServingLogEffect
-from ranker.sources import TrendingSource
-from ranker.stages import Query, User
-from ranker.training import HeadSpec, train_heads, write_model
-from ranker.turns import TurnLock
-from ranker.user_rows import UserRow, load_user
-from ranker.value import ValueWeights
+from ranker.scoring.value import ValueWeights
+from ranker.stages.filters import all_filters
+from ranker.stages.last_resort import Popular
+from ranker.stages.roles import Query, User
+from ranker.stages.serving_log import ServingLogEffect
+from ranker.stages.sources import TrendingSource
+from ranker.tables.turns import TurnLock
+from ranker.tables.user_rows import UserRow, load_user
+from ranker.training.fitting import HeadSpec, train_heads, write_model
+from ranker.training.rows import RowMaker, TrainingRows
 from streaming.replay import Request, Timeline
 from tests.plans import ITEM_EMBEDDING, ITEM_PROFILE, USER_PROFILE, World, changed, plan
 from tests.stored import writes_of

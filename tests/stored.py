@@ -14,9 +14,9 @@ from features.row_store import RowStore
 from features.sparse_counts import SparseActivity
 from features.spec import Plan
 from features.tables import ReadTable
-from ranker.live_table import LiveTable
-from ranker.live_tables import LiveTables
-from ranker.refresh import LiveRows
+from ranker.tables.live_table import LiveTable
+from ranker.tables.live_tables import LiveTables
+from ranker.tables.refresh import LiveRows
 from tests.plans import World
 
 

@@ -13,8 +13,8 @@ from rich.table import Column, Table
 if TYPE_CHECKING:
     from features.events import Event
     from features.spec import Plan
-    from ranker.rows import RowMaker
-    from ranker.training import HeadSpec
+    from ranker.training.fitting import HeadSpec
+    from ranker.training.rows import RowMaker
     from streaming.replay import Request, Timeline
 
 DAY_MS = 86_400_000
@@ -48,7 +48,7 @@ def train(
     """
     from features.errors import BadInput
     from features.plan import FeatureRepo
-    from ranker.training import HeadSpec, train_heads, write_model
+    from ranker.training.fitting import HeadSpec, train_heads, write_model
     from streaming.event_file import read_events
 
     heads = [HeadSpec.parse(text) for text in head or ["click", "rank=lambdarank:click"]]
@@ -111,7 +111,7 @@ def _replayed(
     bar: Progress,
 ) -> "tuple[Timeline, RowMaker]":
     """The rows of all requests before an instant, made as they would have been served."""
-    from ranker.rows import RowMaker
+    from ranker.training.rows import RowMaker
     from streaming.replay import Timeline
 
     timeline = Timeline(plan, events)

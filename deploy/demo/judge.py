@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from features.events import EngagementEvent, Event, ImpressionEvent, ItemEvent
-from ranker.evaluation import auc, request_gauc
 from ranker.request import RankResponse
+from ranker.training.evaluation import auc, request_gauc
 from streaming.replay import Request
 
 HOUR_MS = 3_600_000

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from features.as_of_kernels import Floats, Vectors
 from features.layout import Ints
-from ranker.diversity import reach, varied
 from ranker.rules import Diversity, read_rules
+from ranker.stages.diversity import reach, varied
 from tests.benchmarks.report import Result
 from tests.benchmarks.timing import paired_ms
 

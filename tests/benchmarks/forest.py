@@ -10,7 +10,7 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.forest import Forest
+from ranker.scoring.forest import Forest
 from tests.benchmarks.report import Result, percentiles
 from tests.benchmarks.timing import paired_ms
 

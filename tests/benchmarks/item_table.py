@@ -21,9 +21,9 @@ from features.codec import encode_value, field_name
 from features.entities import EntityTable, Hash
 from features.plan import FeatureRepo
 from features.spec import Plan
-from ranker.live_feed import redis_feeds
-from ranker.live_tables import LiveTables
-from ranker.refresh import LiveRows
+from ranker.tables.live_feed import redis_feeds
+from ranker.tables.live_tables import LiveTables
+from ranker.tables.refresh import LiveRows
 from tests.benchmarks.ground import SERVICE, applied, events, scratch, valkey
 from tests.benchmarks.report import Result
 from tests.plans import World

@@ -1,8 +1,8 @@
 """One model on KuaiRand beside the yardstick's, judged on the same rows as DATA.md says.
 
 Ours: the events of the adapter, replayed through the tables that serve, and one LightGBM head by
-`ranker.training.PARAMETERS` on the requests that start by 1 May. The rows and the outcomes that
-both are judged on are asserted to be the same. Without FULL=1 only `click` is learnt.
+`ranker.training.fitting.PARAMETERS` on the requests that start by 1 May. The rows and the outcomes
+that both are judged on are asserted to be the same. Without FULL=1 only `click` is learnt.
 """
 
 import multiprocessing
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from features.plan import FeatureRepo
 from features.spec import Plan
-from ranker.evaluation import auc, request_gauc
-from ranker.rows import RowMaker, TrainingRows
-from ranker.training import PARAMETERS
+from ranker.training.evaluation import auc, request_gauc
+from ranker.training.fitting import PARAMETERS
+from ranker.training.rows import RowMaker, TrainingRows
 from streaming.adapters import kuairand
 from streaming.replay import Request, Timeline
 from tests.benchmarks.ground import KUAIRAND, SERVICE, applied, scratch

@@ -25,11 +25,11 @@ from features.events import (
 from features.project import Projection
 from features.row_store import RowStore
 from features.spec import Plan
-from ranker.model import TrainedHead
 from ranker.request import RankRequest, RankResponse
-from ranker.rows import RowMaker, TrainingRows
+from ranker.scoring.model import TrainedHead
 from ranker.settings import RankerSettings
-from ranker.training import PARAMETERS, write_model
+from ranker.training.fitting import PARAMETERS, write_model
+from ranker.training.rows import RowMaker, TrainingRows
 from ranker.wiring import Ranker
 from streaming.aggregate import Aggregator
 from streaming.blocks import decode_block

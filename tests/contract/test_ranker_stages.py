@@ -11,12 +11,10 @@ from features.candidates import ITEM_KEY
 from features.errors import Unavailable
 from features.events import Event
 from ranker.cursor import first
-from ranker.filters import all_filters
 from ranker.request import RankRequest
 from ranker.rules import Rules, Seen, SurfaceRules
-from ranker.serving_log import ServingLogEffect
-from ranker.sources import TrendingSource
-from ranker.stages import (
+from ranker.stages.filters import all_filters
+from ranker.stages.roles import (
     Candidates,
     Filter,
     Query,
@@ -26,6 +24,8 @@ from ranker.stages import (
     Sourced,
     UserHydrator,
 )
+from ranker.stages.serving_log import ServingLogEffect
+from ranker.stages.sources import TrendingSource
 from tests.browsing import browsing
 from tests.relating import RELATED_PLAN, act, show
 from tests.serving import KeptLog, Serving, folded

@@ -18,9 +18,9 @@ from features.activity import ActivityTable
 from features.entities import RowWrite
 from features.errors import Unavailable
 from features.redis_rows import RedisRows
-from ranker.live_feed import redis_feeds
-from ranker.live_tables import LiveTables
-from ranker.user_rows import UserRows
+from ranker.tables.live_feed import redis_feeds
+from ranker.tables.live_tables import LiveTables
+from ranker.tables.user_rows import UserRows
 from tests.plans import PLAN, World
 from tests.stored import equals_store, feed_events, many_items, seen, writes_of
 from tests.waiting import until

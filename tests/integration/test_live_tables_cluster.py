@@ -10,9 +10,9 @@ from redis.crc import key_slot
 
 from deploy.ports import HOST
 from features.redis_rows import RedisRows
-from ranker.live_feed import redis_feeds
-from ranker.live_tables import LiveTables
-from ranker.redis_client import async_client
+from ranker.tables.live_feed import redis_feeds
+from ranker.tables.live_tables import LiveTables
+from ranker.tables.redis_client import async_client
 from tests.plans import PLAN, World
 from tests.redis_cluster import Cluster
 from tests.stored import equals_store, feed_events, writes_of

@@ -15,9 +15,9 @@ from deploy.processes import running
 from features.plan import FeatureRepo
 from features.redis_rows import RedisRows
 from ranker.request import RankRequest, RankResponse
-from ranker.rows import RowMaker
 from ranker.settings import RankerSettings
-from ranker.training import HeadSpec, train_heads, write_model
+from ranker.training.fitting import HeadSpec, train_heads, write_model
+from ranker.training.rows import RowMaker
 from ranker.wiring import Ranker
 from streaming.replay import Request, Timeline
 from tests.browsing import browsing

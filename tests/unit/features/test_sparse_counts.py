@@ -16,7 +16,7 @@ from features.events import Event
 from features.marker import Marker
 from features.sparse_counts import SparseActivity
 from features.strings import Strings
-from ranker.refresh import LiveRows
+from ranker.tables.refresh import LiveRows
 from tests.plans import ITEM, PLAN, World
 from tests.stored import feed_events, writes_of
 from tests.strategies import histories

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from features.events import Event
-from ranker.rows import TrainingRows
+from ranker.training.rows import TrainingRows
 from tests.browsing import browsing
 from tests.serving import Serving, folded, replayed, trained
 

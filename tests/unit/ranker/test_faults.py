@@ -14,11 +14,11 @@ import pytest
 
 from features.codec import encode_value, field_name
 from features.events import Event
-from ranker.last_resort import look
 from ranker.pipeline import Pipeline
 from ranker.request import RankRequest, RankResponse
-from ranker.stages import Query
-from ranker.turns import TurnLock
+from ranker.stages.last_resort import look
+from ranker.stages.roles import Query
+from ranker.tables.turns import TurnLock
 from tests.faults import DEADLINE_MS, NAMED, STAGES, Around, Kind, Trouble, struck
 from tests.relating import RELATED_PLAN, act
 from tests.serving import Serving, folded

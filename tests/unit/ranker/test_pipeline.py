@@ -8,8 +8,8 @@ import pytest
 from features.errors import BadInput, Unavailable
 from features.events import EngagementEvent, Event, ItemEvent
 from ranker.request import RankResponse
-from ranker.rows import TrainingRows
-from ranker.value import ValueWeights
+from ranker.scoring.value import ValueWeights
+from ranker.training.rows import TrainingRows
 from tests.browsing import browsing, engagement
 from tests.serving import Serving, folded, marker_text, trained
 

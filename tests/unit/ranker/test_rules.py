@@ -6,7 +6,7 @@ import pytest
 
 from features.errors import Refused
 from ranker.rules import Rules, read_rules
-from ranker.value import ValueModel, ValueWeights, read_weights
+from ranker.scoring.value import ValueModel, ValueWeights, read_weights
 from ranker.watched import Watched
 
 REPO = Path(__file__).parents[3] / "feature_repo"

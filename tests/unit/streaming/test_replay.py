@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from features.entities import Hash
 from features.events import EngagementEvent, Event, ImpressionEvent, ShownItem
 from features.marker import Marker
-from ranker.evaluation import request_gauc
-from ranker.rows import RowMaker
+from ranker.training.evaluation import request_gauc
+from ranker.training.rows import RowMaker
 from streaming.replay import Request, Timeline
 from tests.browsing import browsing, engagement
 from tests.plans import World

@@ -149,6 +149,9 @@ def test_a_stored_row_that_is_damaged_stops_its_own_partition() -> None:
     others = {k for p, log in logs.items() if p for _, block in log for k in block.updates.keys}
     expected, rows = final_rows(EVENTS, PLAN), unmarked(store.rows)
     assert {k: rows[k] for k in others} == {k: expected[k] for k in others}
+    updates = sum(len(b.updates) for p, log in logs.items() if p for _, b in log)
+    counted = generate_latest(folding.observer.registry).decode()
+    assert f'kind="folded_updates",process="aggregate"}} {updates:.1f}' in counted
 
 
 def _parts(plan: object) -> dict[str, object]:

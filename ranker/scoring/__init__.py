@@ -1,0 +1,1 @@
+"""Models: forests and their kernel, calibration, the value of an item, explanations."""

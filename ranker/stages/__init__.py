@@ -1,0 +1,1 @@
+"""What a request passes through, by role."""

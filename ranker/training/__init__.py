@@ -1,0 +1,1 @@
+"""From rows of labelled requests to a model directory."""
