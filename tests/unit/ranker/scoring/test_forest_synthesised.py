@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ranker.scoring.forest import Forest
-from tests.unit.ranker.test_forest import (
+from tests.unit.ranker.scoring.test_forest import (
     ODD_VALUES,
     assert_same_bits,
     single_split_text,

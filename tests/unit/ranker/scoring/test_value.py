@@ -40,7 +40,7 @@ def test_weights_that_no_head_of_the_model_has_are_refused(
 
 
 def test_the_repositorys_own_weights_are_read() -> None:
-    weights = read_weights(Path(__file__).parents[3] / "feature_repo" / "value.yaml")
+    weights = read_weights(Path(__file__).parents[4] / "feature_repo" / "value.yaml")
     assert weights.default["click"] > 0
     assert weights.default["report"] < weights.default["hide"] < 0
 
