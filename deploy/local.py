@@ -212,7 +212,7 @@ def _workers(
 ) -> list[Program]:
     programs = []
     for name in names:
-        environment = _environment(stack, port)
+        environment = _environment(stack, port) | servers.BROKER_SETTINGS
         if name != "ranker":  # which serves /healthz on its own port
             environment["HEADRACE_METRICS_PORT"] = str(port[name])
         command = asked.command(name)

@@ -23,6 +23,10 @@ VALKEY_OPTIONS = {
     "hash-max-listpack-value": "4096",
 }
 
+# The broker answers a fetch that found nothing only at its end, whatever has come meanwhile.
+BROKER_SETTINGS = {"HEADRACE_FETCH_WAIT_MS": "10"}
+"""What its clients are told."""
+
 
 def broker(port: int) -> Program:
     """Tansu, a broker that holds its topics in memory: what it held is gone when it stops."""

@@ -57,6 +57,7 @@ from features.spec import (
     ValueFeature,
     Window,
 )
+from features.standing import StandingReads
 from features.tables import EntityRows, ReadTable
 
 Tables = Mapping[str, EntityRows]
@@ -109,6 +110,11 @@ class Reader:
                 _run([place for place, _ in chosen]),
                 _count_program(self._counted(view), [f for _, f in chosen]),
             )
+        self._standing = {
+            view: StandingReads(table, program)
+            for view, (_, program) in self._counts.items()
+            if isinstance(table := self._counted(view), SparseActivity)
+        }
         for view, listed in lists.items():
             self._lists[view] = (
                 _run([place for place, _ in listed]),
@@ -134,7 +140,7 @@ class Reader:
             rows = moment.rows[table.view.entity.join_key]
             part = np.empty((len(rows), len(program.op)))
             if isinstance(table, SparseActivity):
-                table.read(program, rows, moment.now, part)
+                self._standing[view].read(rows, moment.now, part)
             else:
                 read_counts(table.layout, table.arrays, program, rows, moment.now, part)
             out[:, places] = part

@@ -49,6 +49,8 @@ class SparseActivity:
         self.layout, self.fields, self.metrics, self.sequences = shape_of(view, actions)
         self.newest: Ints = np.full(64, NEVER, np.int64)
         self.first: Ints = np.full(64, NEVER, np.int64)
+        self.version: Ints = np.zeros(64, np.int64)
+        """[row]: another number whenever the row was replaced."""
         self._runs = ByteRuns()
         self._counts = self.layout.field_kind.tolist().index(COUNTS)
         kinds = self.layout.field_kind.tolist()
@@ -57,7 +59,7 @@ class SparseActivity:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that hold something."""
-        return self.newest.nbytes + self.first.nbytes + self._runs.nbytes
+        return self.newest.nbytes + self.first.nbytes + self.version.nbytes + self._runs.nbytes
 
     def reserve(self, rows: int) -> None:
         """Make room for row numbers below `rows`."""
@@ -66,6 +68,7 @@ class SparseActivity:
             blank = np.full(max(rows, 2 * have) - have, NEVER, np.int64)
             self.newest = np.concatenate([self.newest, blank])
             self.first = np.concatenate([self.first, blank])
+            self.version = np.concatenate([self.version, np.zeros(len(blank), np.int64)])
         self._runs.reserve(rows)
 
     def load(self, rows: Ints, updated_at: Ints, values: Sequence[Sequence[bytes | None]]) -> None:
@@ -85,6 +88,7 @@ class SparseActivity:
             first = [row[self._first] for row in values]
             self.first[rows] = [decode_int64(value) if value else NEVER for value in first]
         self.newest[rows] = updated_at
+        self.version[rows] += 1
         self._runs.put(rows, out, stops)
 
     def run(self, row: int) -> bytes:

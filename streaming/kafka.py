@@ -50,6 +50,8 @@ class Broker:
 
     bootstrap: str
     security: Mapping[str, Any]
+    fetch_wait_ms: int = 100
+    """How long it may hold a fetch for which there is nothing yet."""
 
     @property
     def client(self) -> dict[str, Any]:
@@ -429,7 +431,7 @@ def _consumer(broker: Broker, group: str | None) -> KafkaConsumer:
         heartbeat_interval_ms=1_500,
         max_poll_records=5_000,
         max_partition_fetch_bytes=4 * 1024 * 1024,
-        fetch_max_wait_ms=100,
+        fetch_max_wait_ms=broker.fetch_wait_ms,
         fetch_min_bytes=1,
         # A member that once heard of no partitions waits so long to hear of them.
         metadata_max_age_ms=30_000,

@@ -30,6 +30,9 @@ class StreamingSettings(KafkaSecuritySettings):
     late_after_ms: int = Field(3_600_000, ge=0)
     """How far behind the newest event of its partition an event counts as late, in metrics."""
     poll_timeout_ms: int = Field(50, ge=1)
+    fetch_wait_ms: int = Field(100, ge=1)
+    """How long the broker may hold a fetch for which there is nothing yet. Apache Kafka answers as
+    soon as there is; one that holds it to the end, as the embedded one does, wants little."""
     checkpoint_interval_ms: int = Field(1_000, ge=10)
     plan_refresh_ms: int = Field(2_000, ge=100)
     cached_rows_max: int = Field(200_000, ge=1_000)

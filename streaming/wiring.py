@@ -43,7 +43,7 @@ def open_store(settings: StreamingSettings, project: str) -> RedisRows:
 
 def open_broker(settings: StreamingSettings) -> Broker:
     """The Kafka the settings name."""
-    return Broker(settings.kafka, settings.kafka_security())
+    return Broker(settings.kafka, settings.kafka_security(), settings.fetch_wait_ms)
 
 
 def run_route(settings: StreamingSettings, stopping: Callable[[], bool]) -> None:
