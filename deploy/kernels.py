@@ -43,6 +43,7 @@ from features.spec import (
 )
 from ranker.reading import make_reading
 from ranker.scoring.forest import Forest
+from ranker.stages.marginal_relevance import marginal_relevance
 from ranker.tables.popularity import Popularity
 from ranker.tables.refresh import LiveRows
 from ranker.tables.user_rows import load_user
@@ -192,6 +193,7 @@ def rank(known: Plan, rows: dict[bytes, Hash]) -> None:
     reader: Reader = reading.reader
     assert np.isfinite(reader.matrix(moment, one.table)).all()
     reading.popularity.counts(found, NOW)
+    marginal_relevance(np.eye(2, dtype=np.float32), np.array([1.0, 0.5]), 2, 0.2)
     live.put(list(rows), [{} for _ in rows])
 
 

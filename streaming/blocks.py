@@ -10,7 +10,7 @@ import json
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
@@ -47,6 +47,9 @@ class BlockHeader:
         return f"{self.generation}/{self.source}"
 
 
+HEADER: Final = tuple(field.name for field in fields(BlockHeader))
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """A header and its updates."""
@@ -58,9 +61,8 @@ class Block:
 def encode_block(block: Block) -> bytes:
     """The bytes of a block."""
     updates = block.updates
-    header = json.dumps(
-        {"version": FORMAT_VERSION, **asdict(block.header)}, separators=(",", ":")
-    ).encode()
+    known = {name: getattr(block.header, name) for name in HEADER}
+    header = json.dumps({"version": FORMAT_VERSION, **known}, separators=(",", ":")).encode()
     columns = np.stack([getattr(updates, name) for name in COLUMNS]).astype("<i8")
     sections = [
         *_strings(updates.keys),

@@ -19,6 +19,7 @@ from features.latest import LatestTable
 from features.layout import Ints
 from ranker.reading import Reading
 from ranker.rules import Diversity, Spread
+from ranker.stages.marginal_relevance import marginal_relevance
 
 BLOCK: Final = 20
 POOL: Final = 60
@@ -76,12 +77,19 @@ def _picked(
     low, high = worth.min(), worth.max()
     # Strengths then mean the same whatever the scale of the value model.
     worth = (worth - low) / (high - low) if high > low else np.zeros(len(pool))
-    # Past the rank of the embeddings DPP divides noise by noise, and may name an item twice.
-    with np.errstate(all="ignore"):
-        picks = diversify(_completed(given), worth, size, rules.strategy, rules.strength).indices
+    picks = _picks(rules, _completed(given), worth, size)
     first = [pool[pick] for pick in dict.fromkeys(picks.tolist())]
     taken = set(first)
     return first + [place for place in pool if place not in taken]
+
+
+def _picks(rules: Diversity, vectors: Vectors, worth: Floats, size: int) -> NDArray[np.integer]:
+    """Places of the pool in the order of the strategy."""
+    if rules.strategy == "mmr":
+        return marginal_relevance(vectors, worth, size, rules.strength)
+    # Past the rank of the embeddings DPP divides noise by noise, and may name an item twice.
+    with np.errstate(all="ignore"):
+        return diversify(vectors, worth, size, rules.strategy, rules.strength).indices
 
 
 def _completed(vectors: Vectors) -> NDArray[np.float32]:
