@@ -7,7 +7,6 @@ arrays, five for each pick, take a tenth of a request.
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.as_of_kernels import Floats, Vectors
 from features.compiled import kernel

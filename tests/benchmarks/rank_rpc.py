@@ -2,8 +2,7 @@
 
 Ours: `ranker.client` and a plain HTTP connection, each kept alive, each given a `RankRequest` and
 giving back a `RankResponse`, while the ranker writes its serving log to a broker. The yardstick:
-`feast_serve.ServedStock`, on such an HTTP connection. One call between the yardstick and ours is
-not counted: the threads of `Booster.predict` spin for a while after it.
+`feast_serve.ServedStock`, on such an HTTP connection. They take turns, see `rank`.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,9 +54,7 @@ def run(full: bool) -> Result:
                 one.request.user_id, one.request.surface, one.ids
             )
             turns = {name: in_turn(call, asked) for name, call in calls.items()}
-            taken_ms = paired_ms(
-                {"between": turns["grpc"], **turns}, runs=FULL_RUNS if full else RUNS
-            )
+            taken_ms = paired_ms(turns, runs=FULL_RUNS if full else RUNS, in_a_row=10, settling=3)
             feast_cpu_ms = cpu_ms(lambda: cpu_s(feast), turns["feast"], FEAST_CPU_REQUESTS)
             stock.close()
         ours_cpu_ms = {face: cpu_ms(served.cpu_s, turns[face], CPU_REQUESTS) for face in FACES}

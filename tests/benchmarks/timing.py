@@ -9,9 +9,18 @@ from numpy.typing import NDArray
 
 
 def paired_ms(
-    ways: Mapping[str, Callable[[], object]], runs: int, warm_up: int = 5
+    ways: Mapping[str, Callable[[], object]],
+    runs: int,
+    warm_up: int = 5,
+    in_a_row: int = 1,
+    settling: int = 0,
 ) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds [runs] of each way; every run does each way once, garbage collection off."""
+    """Milliseconds [runs] of each way, garbage collection off.
+
+    The ways take turns, each so many times `in_a_row` after some for `settling` that are not
+    counted. Whatever else ran for a tenth of a second leaves its own code and rows in the caches,
+    and a way that takes a few milliseconds would be measured on those.
+    """
     for _ in range(warm_up):
         for way in ways.values():
             way()
@@ -19,11 +28,14 @@ def paired_ms(
     gc.collect()
     gc.disable()
     try:
-        for run in range(runs):
+        for first in range(0, runs, in_a_row):
             for name, way in ways.items():
-                begin = time.perf_counter()
-                way()
-                taken_ms[name][run] = (time.perf_counter() - begin) * 1000
+                for _ in range(settling):
+                    way()
+                for run in range(first, min(first + in_a_row, runs)):
+                    begin = time.perf_counter()
+                    way()
+                    taken_ms[name][run] = (time.perf_counter() - begin) * 1000
     finally:
         gc.enable()
     return taken_ms
