@@ -26,7 +26,7 @@ from ranker.deadline import GivenUp, Timing, attempt, told
 from ranker.reading import Reading
 from ranker.request import RankRequest, RankResponse, Reason
 from ranker.rules import Rules
-from ranker.stages.diversity import embeddings, reach, varied
+from ranker.stages.diversity import reach, varied
 from ranker.stages.effects import Effects
 from ranker.stages.feed import Answer, Ranked, answer_of, popular_answer
 from ranker.stages.filters import BlockedAuthorFilter, related_texts
@@ -276,12 +276,11 @@ class Pipeline:
         )
 
     def _popularity(self, query: Query, candidates: Candidates, places: Ints) -> Floats:
-        popularity, items = candidates.reading.popularity, _these(candidates, places)
-        table = candidates.reading.tables[ITEM_KEY]
+        popularity = candidates.reading.popularity
         return self._attempt(
             query,
             "popularity",
-            lambda: popularity.counts(table.rows_of_ids(items), query.now),
+            lambda: popularity.counts(_rows_now(candidates, places), query.now),
             "in the order of arrival",
             lambda: np.zeros(len(places)),
         )
@@ -293,7 +292,8 @@ class Pipeline:
 
         def vary() -> Ints:
             pool = best[: reach(rules, count)]
-            vectors = embeddings(candidates.reading, _these(candidates, pool))
+            reading = candidates.reading
+            vectors = reading.vectors(_rows_now(candidates, pool))
             authors, categories = candidates.authors[pool], candidates.categories[pool]
             return varied(rules, score, vectors, authors, categories, count)
 
@@ -362,3 +362,8 @@ class Pipeline:
 def _these(candidates: Candidates, places: Ints) -> list[str]:
     items = candidates.items
     return [items[place] for place in places.tolist()]
+
+
+def _rows_now(candidates: Candidates, places: Ints) -> Ints:
+    """Rows of candidates, asked for again: the lock was let go since they were joined."""
+    return candidates.reading.tables[ITEM_KEY].rows_of_ids(_these(candidates, places))

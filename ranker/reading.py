@@ -1,19 +1,21 @@
 """How one plan is read from the live tables that stand now: made anew when either changes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from features.as_of import Reader, Tables
-from features.as_of_kernels import Floats
-from features.candidates import USER_KEY, CandidateJoin
+from features.as_of_kernels import Floats, Vectors
+from features.candidates import ITEM_KEY, USER_KEY, CandidateJoin
 from features.entities import EntityTable
 from features.errors import Refused
+from features.latest import LatestTable
 from features.layout import Ints
-from features.spec import Plan
+from features.spec import Plan, SimilarityFeature, embeddings_of
 from features.strings import Strings
+from features.tables import EntityRows
 from ranker.request import Reason
 from ranker.scoring.explain import Explainer
 from ranker.scoring.model import Model, load_model, read_manifest
@@ -56,6 +58,21 @@ class Reading:
     heads: Heads | None
     unfit: str
     """Why there are no heads."""
+    similar: SimilarityFeature | None
+    """The first similarity feature that the model takes (the feature service, without a model)."""
+
+    @property
+    def embeddings(self) -> str | None:
+        """The view whose embeddings the model compares; the plan's first without any such."""
+        if self.similar is not None and self.similar.embedding:
+            return self.similar.embedding
+        return next(iter(self.plan.embeddings), None)
+
+    def vectors(self, rows: Ints) -> Vectors:
+        """[row, dimension] of those embeddings by rows of items, zeros where there is none."""
+        if self.embeddings is None:
+            return np.zeros((len(rows), 0), np.float32)
+        return vectors_of(self.tables[ITEM_KEY], self.embeddings, rows)
 
 
 def make_reading(
@@ -77,9 +94,38 @@ def make_reading(
         heads = load_heads(reader.columns)
     except Refused as error:
         unfit = str(error)
+    taken = reader.columns if heads is None else [reader.columns[c] for c in heads.columns.tolist()]
     return Reading(
-        plan, tables, reader, CandidateJoin(plan, tables), Popularity(tables), heads, unfit
+        plan,
+        tables,
+        reader,
+        CandidateJoin(plan, tables),
+        Popularity(tables),
+        heads,
+        unfit,
+        _similar(plan, set(taken)),
     )
+
+
+def _similar(plan: Plan, columns: Set[str]) -> SimilarityFeature | None:
+    for view in plan.as_of if plan.embeddings else ():
+        for feature in view.features:
+            if isinstance(feature, SimilarityFeature) and f"{view.name}__{feature.name}" in columns:
+                return feature
+    return None
+
+
+def vectors_of(table: EntityRows, view: str, rows: Ints) -> Vectors:
+    """[row, dimension]: embeddings of rows by a view, zeros where there is none; the lock of the
+    table is held."""
+    latest = table.tables[view]
+    assert isinstance(latest, LatestTable)
+    vectors = latest.column(embeddings_of((latest.view,))[view].name).vector
+    if not len(vectors):
+        return np.zeros((len(rows), 0), np.float32)
+    found: Vectors = vectors[rows].astype(np.float32)
+    found[rows < 0] = 0.0
+    return found
 
 
 def heads_loader(

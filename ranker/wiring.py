@@ -29,7 +29,7 @@ from ranker.stages.last_resort import Popular, look
 from ranker.stages.neighbours import Neighbours, graph_missing
 from ranker.stages.read_through import ReadThrough
 from ranker.stages.serving_log import ServingLogEffect
-from ranker.stages.sources import FreshSource, NeighbourSource, TrendingSource, embedding_view
+from ranker.stages.sources import FreshSource, NeighbourSource, TrendingSource
 from ranker.tables.live_feed import redis_feeds
 from ranker.tables.live_tables import LiveTables
 from ranker.tables.popularity import Popularity, Renewal
@@ -222,7 +222,7 @@ class Ranker:
 
     def _embedding_view(self) -> str | None:
         with self._live.lock:
-            return embedding_view(self._current_reading())
+            return self._current_reading().embeddings
 
     def _popularity(self) -> Popularity:
         with self._live.lock:

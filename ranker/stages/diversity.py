@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 from pyversity import diversify
 
 from features.as_of_kernels import Floats, Vectors
-from features.candidates import ITEM_KEY
-from features.latest import LatestTable
 from features.layout import Ints
-from ranker.reading import Reading
 from ranker.rules import Diversity, Spread
 from ranker.stages.marginal_relevance import marginal_relevance
 
@@ -100,22 +97,6 @@ def _completed(vectors: Vectors) -> NDArray[np.float32]:
     vectors = vectors.copy()
     vectors[absent] = vectors[~absent].mean(axis=0)
     return vectors
-
-
-def embeddings(reading: Reading, items: Sequence[str]) -> Vectors:
-    """[item, dimension] of the item table, zeros where there is none; the table lock is held."""
-    for view in reading.plan.latest:
-        for found in view.fields:
-            if found.path == "embedding" and view.entity.join_key == ITEM_KEY:
-                table = reading.tables[ITEM_KEY]
-                latest = table.tables[view.name]
-                assert isinstance(latest, LatestTable)
-                vectors = latest.column(found.name).vector
-                rows = table.rows_of_ids(items)
-                gathered: Vectors = vectors[rows].astype(np.float32)
-                gathered[rows < 0] = 0.0
-                return gathered
-    return np.zeros((len(items), 0), np.float32)
 
 
 class _Spreading:

@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.latest import LatestTable
 from features.layout import Ints
+from ranker.reading import vectors_of
 from ranker.tables.live_table import LiveTable
 
 Vectors = NDArray[np.float32]
@@ -259,13 +259,3 @@ class Neighbours:
         while not self._stopping.is_set():
             if not self.follow():
                 self._stopping.wait(PAUSE_S)
-
-
-def vectors_of(table: LiveTable, view: str, rows: Ints) -> Vectors:
-    """[row, dimension]: embeddings of rows by a view, zeros for those that have none; the lock of
-    the table is held."""
-    latest = table.tables[view]
-    assert isinstance(latest, LatestTable)
-    (field,) = [f.name for f in latest.view.fields if f.dtype.startswith("Array(Float")][:1]
-    vectors = latest.column(field).vector
-    return vectors[rows].astype(np.float32)

@@ -9,10 +9,9 @@ import numpy as np
 from features.activity import ActivityTable
 from features.as_of_kernels import Floats
 from features.candidates import ITEM_KEY
-from features.latest import LatestTable
 from features.layout import ACTION, ITEM, TIME, Ints
 from features.spec import Plan, SimilarityFeature
-from ranker.reading import Reading
+from ranker.reading import Reading, vectors_of
 from ranker.stages.fresh import FreshPool
 from ranker.stages.neighbours import Vectors
 from ranker.stages.roles import Query, Sourced
@@ -63,15 +62,13 @@ class NeighbourSource:
 
     def items(self, query: Query, reading: Reading) -> Sourced:
         """For each liked item in turn, newest first, its nearest that was not brought yet."""
-        feature, view = similarity(reading), self._index.serving
+        feature, view = reading.similar, self._index.serving
         table = reading.tables[ITEM_KEY]
-        latest = table.tables.get(view or "")
-        if feature is None or view is None or not isinstance(latest, LatestTable):
+        if feature is None or view is None or view not in table.tables:
             return Sourced([])
         liked = _liked(query, reading.plan, feature)
         rows = table.rows_of_ids(liked)
-        vectors = latest.column(reading.plan.embeddings[view].name).vector
-        queries = vectors[rows[rows >= 0]].astype(np.float32)
+        queries = vectors_of(table, view, rows)
         queries = queries[queries.any(axis=1)][:QUERIES_MAX]
         if not len(queries):
             return Sourced([])
@@ -133,27 +130,6 @@ def _chances(weights: Floats, count: int) -> Floats:
         if not over.any():
             return chances
         certain |= over
-
-
-def similarity(reading: Reading) -> SimilarityFeature | None:
-    """The first similarity feature among the columns that the model takes."""
-    columns = reading.reader.columns
-    if reading.heads is not None:
-        columns = tuple(columns[place] for place in reading.heads.columns.tolist())
-    for view in reading.plan.as_of:
-        for feature in view.features:
-            named = f"{view.name}__{feature.name}" in columns
-            if named and isinstance(feature, SimilarityFeature) and reading.plan.embeddings:
-                return feature
-    return None
-
-
-def embedding_view(reading: Reading) -> str | None:
-    """The view whose embeddings the model compares; the plan's first without any such feature."""
-    feature = similarity(reading)
-    if feature is not None and feature.embedding:
-        return feature.embedding
-    return next(iter(reading.plan.embeddings), None)
 
 
 def _liked(query: Query, plan: Plan, feature: SimilarityFeature) -> list[str]:

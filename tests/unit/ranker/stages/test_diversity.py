@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.as_of_kernels import Floats, Vectors
+from features.candidates import ITEM_KEY
 from features.layout import Ints
 from ranker.rules import Diversity, Spread
-from ranker.stages.diversity import BLOCK, POOL, embeddings, reach, varied
+from ranker.stages.diversity import BLOCK, POOL, reach, varied
 from tests.serving import Serving
 
 STRATEGIES = ("off", "mmr", "msd", "dpp", "ssd")
@@ -128,7 +129,8 @@ def test_the_scale_of_scores_does_not_matter() -> None:
 
 
 def test_embeddings_are_those_of_the_item_table(serving: Serving) -> None:
-    found = embeddings(serving.reading, ["i3", "ghost", "i4"])
+    items = serving.reading.tables[ITEM_KEY]
+    found = serving.reading.vectors(items.rows_of_ids(["i3", "ghost", "i4"]))
     assert found.shape == (3, 5)
     assert found[1].tolist() == [0.0] * 5
     assert np.argmax(found[0]) == 3

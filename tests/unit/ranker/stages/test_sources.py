@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from features.events import EngagementEvent, Event, ItemEvent
 from features.layout import Ints
 from ranker.cursor import first
+from ranker.reading import vectors_of
 from ranker.request import RankRequest
 from ranker.stages.fresh import FreshPool
-from ranker.stages.neighbours import ExactIndex, GraphIndex, Index, Neighbours, Vectors, vectors_of
+from ranker.stages.neighbours import ExactIndex, GraphIndex, Index, Neighbours, Vectors
 from ranker.stages.roles import Query, Source, User
 from ranker.stages.sources import (
     FreshSource,
     NeighbourSource,
     TrendingSource,
     drawn,
-    embedding_view,
 )
 from ranker.tables.live_table import LiveTable
 from ranker.tables.popularity import Popularity
@@ -291,4 +291,4 @@ def test_what_is_trending_in_a_large_table_stands_beside_the_requests(
 
 def test_the_embedding_is_that_of_the_first_similarity_that_the_model_takes() -> None:
     asked = Asked(circle(4))
-    assert embedding_view(asked.serving.reading) == VIEW
+    assert asked.serving.reading.embeddings == VIEW
