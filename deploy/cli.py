@@ -3,6 +3,7 @@
 import typer
 
 from deploy.commands import (
+    archive,
     dead_letters,
     demo,
     embeddings,
@@ -29,7 +30,7 @@ app.command(rich_help_panel="Run")(stack.down)
 app.command(rich_help_panel="Run")(stack.env)
 app.command(rich_help_panel="Run")(workers.route)
 app.command(rich_help_panel="Run")(workers.aggregate)
-app.command(rich_help_panel="Run")(workers.archive)
+app.add_typer(archive.app, name="archive", rich_help_panel="Run")
 app.command(rich_help_panel="Run")(workers.ranker)
 app.command(rich_help_panel="Run")(plan.plan)
 app.command("compile", rich_help_panel="Run")(kernels.compile_)

@@ -159,6 +159,12 @@ def _starts(generation: int, partition: int) -> str:
     return f"starts:{generation}/{partition}"
 
 
+def starts_of(store: RowStore, generation: int, partition: int) -> dict[int, int]:
+    """The first offset of each definition, by its number, in a partition of `events`."""
+    known = store.remembered(_starts(generation, partition))
+    return {int(number): int(offset) for number, offset in known.items()}
+
+
 class Since(NamedTuple):
     """From where on a part of a view counts."""
 
