@@ -11,6 +11,7 @@ from deploy.commands import (
     kernels,
     learn,
     plan,
+    replay,
     stack,
     workers,
 )
@@ -41,6 +42,7 @@ app.command(rich_help_panel="Events")(events.send)
 app.add_typer(embeddings.app, name="embeddings", rich_help_panel="Events")
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Events")
 
+app.command(rich_help_panel="Learn")(replay.replay)
 app.command(rich_help_panel="Learn")(learn.train)
 app.command(rich_help_panel="Learn")(learn.rank)
 
