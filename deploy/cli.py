@@ -13,6 +13,7 @@ from deploy.commands import (
     plan,
     replay,
     stack,
+    switch,
     workers,
 )
 from deploy.console import Commands
@@ -34,6 +35,7 @@ app.command(rich_help_panel="Run")(workers.aggregate)
 app.add_typer(archive.app, name="archive", rich_help_panel="Run")
 app.command(rich_help_panel="Run")(workers.ranker)
 app.command(rich_help_panel="Run")(plan.plan)
+app.command(rich_help_panel="Run")(switch.switch)
 app.command("compile", rich_help_panel="Run")(kernels.compile_)
 
 app.add_typer(events.app, name="events", rich_help_panel="Events")

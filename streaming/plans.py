@@ -28,6 +28,8 @@ from streaming.store_link import secure
 
 PLANS = "plans"
 DEFINITIONS = "definitions"
+REPLAYED = "replayed"
+"""Facts of a project that replay filled: topic id and partition → the next offset of `events`."""
 
 
 def store_plan(store: RowStore, plan: Plan) -> None:

@@ -100,11 +100,12 @@ def _route(
 ) -> tuple[Worker, Callable[[], None]]:
     broker, events = open_broker(settings), settings.events_topic or plans.read().topic
     _topics(settings, plans.project, broker, events)
+    topic_id = broker.topic_id(events)
     source, sink = broker.source(events, f"{plans.project}.route"), broker.sink()
     worker = RouteWorker(
         source,
         sink,
-        _connecting(settings, plans.project, events, broker.topic_id(events)),
+        _connecting(settings, plans.project, events, topic_id),
         plans,
         RouteSettings(
             events=events,
@@ -118,6 +119,7 @@ def _route(
         observer,
         settings.plan_refresh_ms,
         turn_s=TURN_S,
+        topic_id=topic_id,
     )
 
     def close() -> None:

@@ -20,6 +20,7 @@ from ranker.scoring.value import read_weights
 from streaming.archive_folder import ArrowFolder
 from streaming.local_rows import LocalRows
 from streaming.logs.files import LogFiles
+from streaming.plans import REPLAYED
 from streaming.replays.clocked import Tick
 from streaming.replays.compare import compare
 from streaming.replays.engine import Outcome, Phase, Replay, ReplaySettings, phases_of
@@ -36,8 +37,6 @@ from streaming.wiring import open_broker, open_store
 
 Watch = Callable[[Outcome, int | None], None]
 OnTick = Callable[[Tick], bool]
-REPLAYED = "replayed"
-"""Facts of a project that was filled by replay: topic id and partition → the next offset."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def run(asked: Asked, watch: Watch, on_tick: OnTick | None = None) -> Result:
         recorded = _recorded(asked, files, settings)
         store = online if asked.into_redis and online else closing.enter_context(_rows(asked))
         phases = [Phase(plan, {})]
-        if asked.checks and online is not None and not asked.into_redis:
+        if asked.checks and online is not None:
             phases = phases_of(online, recorded.places(), plan)
         if asked.into_redis and online is not None and not asked.resume:
             _refuse_taken(online, plan)
@@ -145,6 +144,11 @@ def _checked(
 def _refuse_contradictions(asked: Asked) -> None:
     if asked.state and asked.into_redis:
         raise BadInput("--state and --into-redis exclude each other: rows go to one place")
+    if asked.into_redis and asked.checks:
+        raise BadInput(
+            "--into-redis with a check would hold the rows against themselves: check afterwards, "
+            "by a command of its own"
+        )
     if asked.resume and not (asked.state or asked.into_redis):
         raise BadInput("--resume goes on where rows were kept: name --state or --into-redis")
     if asked.check_rank and asked.model is None:

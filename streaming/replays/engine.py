@@ -20,7 +20,7 @@ from features.reader import reader_of
 from features.row_store import RowStore
 from features.spec import Plan
 from streaming.blocks import decode_block
-from streaming.plans import Definitions, starts_of
+from streaming.plans import REPLAYED, Definitions, starts_of
 from streaming.records import Record
 from streaming.replays.chunk import COLUMNS, chunk_of
 from streaming.replays.clocked import Tick, clocked
@@ -60,6 +60,8 @@ def phases_of(store: RowStore, places: Sequence[Place], declared: Plan) -> list[
         for number, phase in enumerate(phases):
             upto = starts.get(number, upto)
             phases[number] = phase._replace(starts={**phase.starts, place: upto})
+    if phases and store.remembered(REPLAYED):  # its first plan was given all there is
+        phases[0] = phases[0]._replace(starts={})
     return phases or [Phase(declared, {})]
 
 

@@ -65,5 +65,5 @@ def damage(running: Running) -> str:
     key = entity_key("author_id", STRING_TYPE, "7", "headrace")
     with redis.Redis.from_url(running.environment["HEADRACE_REDIS"]) as client:
         name: Any = field_name("author_activity", "counts")
-        assert client.hdel(key, name) == 1  # type: ignore[arg-type]
+        assert client.hdel(key, name) == 1
     return "author_activity"

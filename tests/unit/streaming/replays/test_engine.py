@@ -13,9 +13,10 @@ from features.events import Event, dump_event
 from features.row_store import MemoryRows
 from streaming.event_file import write_events
 from streaming.local_rows import LocalRows
+from streaming.plans import REPLAYED, Activations, Definitions, claim
 from streaming.records import Record
 from streaming.replays.clocked import Tick
-from streaming.replays.engine import Outcome, Phase, Replay, ReplaySettings
+from streaming.replays.engine import Outcome, Phase, Replay, ReplaySettings, phases_of
 from streaming.replays.recorded import FileEvents, Place
 from tests.browsing import browsing
 from tests.pipeline import final_rows, unmarked
@@ -202,3 +203,22 @@ def test_an_archive_is_replayed_up_to_an_append_time(tmp_path: Path) -> None:
     replay.finish()
     assert unmarked(store.rows) == final_rows(EVENTS[:50], SERVED_PLAN)
     assert replayed_rows(SERVED_PLAN, recorded) == ROWS
+
+
+def test_the_plans_of_a_project_apply_from_where_its_store_says() -> None:
+    fewer = changed(SERVED_PLAN, activity=SERVED_PLAN.activity[:2])
+    store, place, late = MemoryRows(), Place(1, 0), Place(1, 1)
+    assert phases_of(store, [place], SERVED_PLAN) == [Phase(SERVED_PLAN, {})]
+    definitions = Definitions(store)
+    definitions.define(fewer, 1)
+    Activations(store, definitions, 1, 0).catch_up(40)
+    definitions.define(SERVED_PLAN, 2)
+    claim(store, 1, {0: 99})
+    Activations(store, definitions, 1, 0).catch_up()
+    assert phases_of(store, [place, late], SERVED_PLAN) == [
+        Phase(fewer, {place: 40, late: 0}),
+        Phase(SERVED_PLAN, {place: 100, late: 0}),
+    ]
+    # What replay filled was given everything, whatever its `route` began with.
+    store.remember(REPLAYED, "life/0", "40")
+    assert phases_of(store, [place], SERVED_PLAN)[0] == Phase(fewer, {})
