@@ -42,7 +42,8 @@ class Texts:
         known = self._codes
         places = [known.setdefault(t, len(known)) for t in column.dictionary.to_pylist()]
         self.all = list(known) if len(known) > len(self.all) else self.all
-        return _taken(np.array([*places, -1], np.int64), _indices(column))
+        found: Ints = np.array([*places, -1], np.int64)[_ints(column.indices, missing=-1)]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,6 @@ class Chunk:
     """[event]: whether the record is an event at all."""
     identity: Ints
     time: Ints
-    type: Ints
     user: Ints
     surface: Ints
     action: Ints
@@ -103,7 +103,6 @@ def chunk_of(generation: int, partition: int, rows: pa.Table | pa.RecordBatch) -
         good=columns["type"].is_valid().to_numpy(zero_copy_only=False),
         identity=_ints(columns["identity"]),
         time=_ints(columns["event_time"]),
-        type=texts.codes(columns["type"]),
         user=texts.codes(columns["user_id"]),
         surface=texts.codes(columns["surface"]),
         action=texts.codes(columns["action"]),
@@ -126,16 +125,8 @@ def _whole(column: Any) -> pa.Array:
     return found.unify_dictionaries().combine_chunks() if hasattr(found, "num_chunks") else found
 
 
-def _indices(column: pa.Array) -> Ints:
-    return _ints(column.indices, missing=-1)
-
-
 def _ints(column: pa.Array, missing: int = 0) -> Ints:
     if column.null_count:
         column = column.fill_null(missing)  # in its own type: seconds stay what they are
     found: Ints = np.asarray(column.cast(pa.int64()), np.int64)
     return found
-
-
-def _taken(of: Ints, places: Ints) -> Ints:
-    return of[places]

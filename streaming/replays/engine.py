@@ -192,7 +192,8 @@ class Replay:
     ) -> None:
         self._recorded, self._phases, self._store = recorded, phases, store
         self._settings = settings
-        self.tables = ReplayTables(phases[0].plan, store, [phase.plan for phase in phases[1:]])
+        # What one plan counts, the others keep: rows may be folded under each of them.
+        self.tables = ReplayTables(phases[0].plan, store, [phase.plan for phase in phases])
         self.outcome = Outcome()
         self._repeats: dict[Place, Repeats] = {}
         self._routers: dict[Place, Router] = {}

@@ -62,8 +62,8 @@ class ReplayTables:
             view.name: np.zeros(0, np.bool_) for view in self.plan.views
         }
 
-    def fold(self, projected: Projected) -> int:
-        """Fold the updates of a chunk; returns how many rows they changed."""
+    def fold(self, projected: Projected) -> None:
+        """Fold the updates of a chunk."""
         rows: dict[str, Ints] = {}
         for updates in projected.views:
             view = self.plan.views[updates.view]
@@ -72,15 +72,7 @@ class ReplayTables:
                 every = [v.owner for v in projected.views if self._entity(v.view) == join_key]
                 rows[join_key] = self._rows_of_codes(view.entity, projected.texts, every)
             self._fold(projected.part(updates), rows[join_key][updates.owner], view.name, join_key)
-        latest = projected.latest
-        for number in np.unique(latest.view).tolist():
-            view = self.plan.views[number]
-            table = self.tables[view.entity.join_key]
-            chosen = np.flatnonzero(latest.view == number)
-            keys, place = np.unique(latest.key[chosen], return_inverse=True)
-            found = self._rows(table, [latest.keys[key] for key in keys.tolist()])
-            self._fold_chosen(table, view.name, latest, chosen, found[place])
-        return len(projected)
+        self.fold_columns(projected.latest)
 
     def fold_columns(self, updates: Columns) -> None:
         """Fold updates that carry the keys of their rows."""
