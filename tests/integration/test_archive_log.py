@@ -66,7 +66,7 @@ def test_an_archiver_that_is_killed_archives_every_record_once_and_replay_makes_
 
     made.start("route", "aggregate")
     made.send(events[:60])
-    with running(program, tmp_path / "first.log"):
+    with running(program, tmp_path / "first.log", 180):
         until(lambda: archived() > 20, CAUGHT_UP_S, "for some files", pause_s=0.1)
     made.send(events[60:])
     made.wait_for(final_rows(events, plan))
