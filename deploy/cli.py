@@ -3,6 +3,7 @@
 import typer
 
 from deploy.commands import (
+    archive,
     dead_letters,
     demo,
     embeddings,
@@ -10,7 +11,9 @@ from deploy.commands import (
     kernels,
     learn,
     plan,
+    replay,
     stack,
+    switch,
     workers,
 )
 from deploy.console import Commands
@@ -29,9 +32,10 @@ app.command(rich_help_panel="Run")(stack.down)
 app.command(rich_help_panel="Run")(stack.env)
 app.command(rich_help_panel="Run")(workers.route)
 app.command(rich_help_panel="Run")(workers.aggregate)
-app.command(rich_help_panel="Run")(workers.archive)
+app.add_typer(archive.app, name="archive", rich_help_panel="Run")
 app.command(rich_help_panel="Run")(workers.ranker)
 app.command(rich_help_panel="Run")(plan.plan)
+app.command(rich_help_panel="Run")(switch.switch)
 app.command("compile", rich_help_panel="Run")(kernels.compile_)
 
 app.add_typer(events.app, name="events", rich_help_panel="Events")
@@ -40,6 +44,7 @@ app.command(rich_help_panel="Events")(events.send)
 app.add_typer(embeddings.app, name="embeddings", rich_help_panel="Events")
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Events")
 
+app.command(rich_help_panel="Learn")(replay.replay)
 app.command(rich_help_panel="Learn")(learn.train)
 app.command(rich_help_panel="Learn")(learn.rank)
 

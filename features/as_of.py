@@ -162,6 +162,21 @@ class Reader:
             self._similarities(similarities, moment, users, out)
         return out
 
+    def compared(self, moment: Moment, users: EntityTable | None = None) -> Ints:
+        """Codes of the items, other than the candidates, whose embeddings the features read."""
+        found = []
+        for place, feature in self._others:
+            if not isinstance(feature, SimilarityFeature):
+                continue
+            activity = self._activity(feature.view, users)
+            user = int(moment.rows[activity.view.entity.join_key][0])
+            if user >= 0:
+                s, mask = activity.sequences.index(feature.sequence), self._masks[place]
+                found.append(
+                    newest_items(activity.arrays, user, s, mask, moment.now, feature.newest)
+                )
+        return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+
     def _table(self, view: str, users: EntityTable | None) -> ReadTable:
         entity = self._views[view].entity
         if users is not None and users.entity.join_key == entity.join_key:

@@ -122,6 +122,11 @@ class EntityTable:
         """Whether any view of a row holds anything."""
         return any(table.newest[row] != NEVER for table in self.tables.values())
 
+    def marked(self, rows: Ints) -> Ints:
+        """[row]: generation, partition and offset of its marker; −1 where there is none."""
+        found = [self.markers[row] if row >= 0 else None for row in rows.tolist()]
+        return np.array([marker or ANY for marker in found], np.int64).reshape(-1, 3)
+
     def row(self, key: bytes) -> int:
         """The row number of a key, a new empty row when it was not here."""
         row = self._rows.get(key)

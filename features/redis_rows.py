@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 
 import redis
 
-from features.codec import MARKER_FIELD, entity_prefix
+from features.codec import MARKER_FIELD, entity_id, entity_prefix
 from features.entities import ANY, Hash, RowWrite
 from features.errors import Refused, Unavailable
 from features.redis_link import Call, Durability, Link, call
@@ -112,7 +112,7 @@ class RedisRows:
     ) -> None:
         self.durability: Durability = durability
         self._url = url
-        self._space = f"headrace:{project}"
+        self._project, self._space = project, f"headrace:{project}"
         self._indexes = {entity_prefix(key): self._index(key) for key in indexed}
         self._opened: Shards | None = None
         self._pool = ThreadPoolExecutor(16, thread_name_prefix="redis")
@@ -219,6 +219,26 @@ class RedisRows:
                 for members in call(pipe.execute):
                     found += members
         return found
+
+    def every(self, join_key: str, most: int) -> Iterator[list[bytes]]:
+        """The keys of all rows of an entity, indexed or not, about `most` at a time.
+
+        It walks through all keys of the servers: for checks and not for serving. A row that comes
+        or goes meanwhile may be told or not; one may be told twice.
+        """
+        prefix = entity_prefix(join_key)
+        pattern = b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^-" else bytes([c]) for c in prefix)
+        for link in self._shards.links:
+            at = 0
+            while True:
+                at, found = call(
+                    lambda link=link, at=at: link.client.scan(at, match=pattern + b"*", count=most)  # type: ignore[misc]
+                )
+                mine = [key for key in found if entity_id(join_key, key, self._project) is not None]
+                if mine:
+                    yield mine
+                if at == 0:
+                    break
 
     def checkpoint(self, partition: int) -> Checkpoint | None:
         """The saved checkpoint of a partition."""

@@ -3,7 +3,7 @@
 `tests/contract/test_row_store.py` runs one suite over every implementation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -146,6 +146,12 @@ class MemoryRows:
 
     def keys(self, join_key: str) -> list[bytes]:
         return [key for key in self.rows if key.startswith(entity_prefix(join_key))]
+
+    def every(self, join_key: str, most: int) -> Iterator[list[bytes]]:
+        """The keys of all rows of an entity, indexed or not, `most` at a time."""
+        keys = self.keys(join_key)
+        for start in range(0, len(keys), most):
+            yield keys[start : start + most]
 
     def checkpoint(self, partition: int) -> Checkpoint | None:
         return self._checkpoints.get(partition)

@@ -66,6 +66,9 @@ class EntityRows(Protocol):
     def known(self, row: int) -> bool:
         """Whether any view of a row holds anything."""
 
+    def marked(self, rows: Ints) -> Ints:
+        """[row]: generation, partition and offset of its marker; −1 where there is none."""
+
 
 class Table(Protocol):
     """Rows of one view in memory, by the row numbers that their entity gives out.

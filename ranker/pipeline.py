@@ -44,6 +44,7 @@ from ranker.stages.roles import (
     User,
     UserHydrator,
 )
+from ranker.stages.rows_read import rows_read
 
 T = TypeVar("T")
 
@@ -174,6 +175,8 @@ class Pipeline:
             query.user = self._user(query)
             query.candidates = candidates = self._candidates(query, reading, query.user)
             matrix = self._features(query, candidates, query.user)
+            if matrix is not None:
+                query.read = rows_read(candidates, query.user, query.request.surface)
             query.keep = self._kept(query, candidates)
         places = np.flatnonzero(query.keep)
         heads = self._heads(query, reading, matrix, places)

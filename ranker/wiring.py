@@ -10,6 +10,7 @@ from dataclasses import replace
 from features.candidates import ITEM_KEY
 from features.errors import HeadraceError, Refused
 from features.plan import FeatureRepo
+from features.redis_rows import RedisRows
 from features.spec import Plan
 from ranker.admission import Admission
 from ranker.front_desk import FrontDesk
@@ -30,6 +31,7 @@ from ranker.stages.neighbours import Neighbours, graph_missing
 from ranker.stages.read_through import ReadThrough
 from ranker.stages.serving_log import ServingLogEffect
 from ranker.stages.sources import FreshSource, NeighbourSource, TrendingSource
+from ranker.switching import FollowedPlans
 from ranker.tables.live_feed import redis_feeds
 from ranker.tables.live_tables import LiveTables
 from ranker.tables.popularity import Popularity, Renewal
@@ -46,7 +48,10 @@ class Ranker:
     def __init__(self, settings: RankerSettings) -> None:
         self._settings = settings
         self.observer = Observer()
-        self._plans = FeatureRepo(settings.repo).open()
+        url = settings.redis.get_secret_value()
+        self._plans = FollowedPlans(
+            FeatureRepo(settings.repo).open(), lambda project: RedisRows(url, project)
+        )
         self._plan = self._plans.read()
         self._weights = Watched(
             settings.value_weights or settings.repo / "value.yaml", read_weights, self._reweigh
@@ -55,7 +60,6 @@ class Ranker:
         self._load_heads = heads_loader(settings.model, self._weights.value)
         self._reading: Reading | None = None
         self._popular = Popular()
-        url = settings.redis.get_secret_value()
         self._live = LiveTables(
             self._plan,
             redis_feeds(url),
@@ -183,6 +187,7 @@ class Ranker:
             await asyncio.to_thread(self._renewal.stop)
             await asyncio.to_thread(self._live.stop)
             await asyncio.to_thread(self._log.close)
+            self._plans.close()
             await self._redis.aclose()
 
     async def _warm_up(self) -> None:

@@ -1,7 +1,7 @@
 """Where an archive's files are: a seam for disks and object stores."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -28,8 +28,8 @@ class Folder(Protocol):
     def get(self, path: str) -> bytes | None:
         """The bytes of a file; None when it is not there."""
 
-    def table(self, path: str) -> pq.ParquetFile:
-        """A Parquet file, to be read part by part."""
+    def table(self, path: str, dictionary: Sequence[str] = ()) -> pq.ParquetFile:
+        """A Parquet file, to be read part by part; these columns as codes of their texts."""
 
     def list(self, path: str) -> list[str]:
         """The files anywhere under a path, sorted; nothing when it is not there."""
@@ -79,10 +79,11 @@ class ArrowFolder:
             except FileNotFoundError:
                 return None
 
-    def table(self, path: str) -> pq.ParquetFile:
+    def table(self, path: str, dictionary: Sequence[str] = ()) -> pq.ParquetFile:
         """A Parquet file."""
         with _reached(path):
-            return pq.ParquetFile(self._at(path), filesystem=self._fs)
+            at, columns = self._at(path), list(dictionary)
+            return pq.ParquetFile(at, filesystem=self._fs, read_dictionary=columns)
 
     def list(self, path: str) -> list[str]:
         """The files anywhere under a path."""

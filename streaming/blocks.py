@@ -80,8 +80,8 @@ def encode_block(block: Block) -> bytes:
     return MAGIC + struct.pack("<I", zlib.crc32(body)) + body
 
 
-def decode_block(content: bytes) -> Block:
-    """The block in a record; BadInput when it is not one, or of a later version."""
+def read_header(content: bytes) -> BlockHeader:
+    """The header of the block in a record; BadInput when it is not one, or of a later version."""
     if content[:4] != MAGIC or len(content) < 12:
         raise BadInput("the record is not a block of updates")
     if zlib.crc32(memoryview(content)[8:]) != struct.unpack_from("<I", content, 4)[0]:
@@ -94,6 +94,13 @@ def decode_block(content: bytes) -> Block:
             f"the block has format version {version}, this aggregate reads {FORMAT_VERSION}: "
             "upgrade aggregate before route"
         )
+    return BlockHeader(**header)
+
+
+def decode_block(content: bytes) -> Block:
+    """The block in a record; BadInput when it is not one, or of a later version."""
+    header = read_header(content)
+    (size,) = struct.unpack_from("<I", content, 8)
     parts, at = [], 12 + size
     while at < len(content):
         (size,) = struct.unpack_from("<I", content, at)
@@ -107,7 +114,7 @@ def decode_block(content: bytes) -> Block:
         payloads=_read_payloads(parts[5], parts[6], parts[7]),
         **dict(zip(COLUMNS, columns, strict=True)),
     )
-    return Block(BlockHeader(**header), updates)
+    return Block(header, updates)
 
 
 def split_by_target(updates: Columns, target_of_key: NDArray[np.int64]) -> dict[int, Columns]:
@@ -116,12 +123,13 @@ def split_by_target(updates: Columns, target_of_key: NDArray[np.int64]) -> dict[
         return {}
     targets = target_of_key[updates.key]
     return {
-        int(target): _subset(updates, np.flatnonzero(targets == target))
+        int(target): part_of(updates, np.flatnonzero(targets == target))
         for target in np.unique(targets)
     }
 
 
-def _subset(updates: Columns, chosen: NDArray[np.int64]) -> Columns:
+def part_of(updates: Columns, chosen: NDArray[np.int64]) -> Columns:
+    """The chosen updates, with only the keys and texts they use."""
     keys, key = np.unique(updates.key[chosen], return_inverse=True)
     names = ("item", "author", "category")
     codes = np.concatenate([getattr(updates, name)[chosen] for name in names])

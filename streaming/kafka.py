@@ -97,6 +97,15 @@ class Broker:
             finally:
                 admin.close()
 
+    def has(self, topic: str) -> bool:
+        """Whether there is such a topic."""
+        with _reached(self.bootstrap):
+            admin = KafkaAdminClient(**self.client)
+            try:
+                return topic in set(admin.list_topics())
+            finally:
+                admin.close()
+
     def forgets(self) -> bool:
         """Whether this is the broker of the local stack, which keeps its topics in memory."""
         with _reached(self.bootstrap):
@@ -126,6 +135,29 @@ class Broker:
                 return {tp.partition: offset for tp, offset in ends.items()}
             finally:
                 consumer.close()
+
+    def span(
+        self, topic: str, partition: int, first: int, stop: int | None, idle_ms: int = 1500
+    ) -> Iterator[list[Record]]:
+        """The records of a partition from an offset, below `stop` or until none comes."""
+        with _reached(self.bootstrap):
+            consumer = _consumer(self, None)
+            place = Partition(topic, partition)
+            consumer.assign([place])
+            oldest = consumer.beginning_offsets([place])[place]
+            consumer.seek(place, max(first, oldest))
+        try:
+            while True:
+                with _reached(self.bootstrap):
+                    polled = consumer.poll(timeout_ms=idle_ms, max_records=10_000)
+                records = [_record(one) for found in polled.values() for one in found]
+                wanted = [one for one in records if stop is None or one.offset < stop]
+                if wanted:
+                    yield wanted
+                if not records or len(wanted) < len(records):
+                    return
+        finally:
+            consumer.close()
 
     def scan(self, topic: str, idle_ms: int = 1500) -> Iterator[Record]:
         """Every record of a topic from its beginning, until none comes for `idle_ms`."""

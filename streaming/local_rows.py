@@ -110,6 +110,14 @@ class LocalRows:
         query = "SELECT key FROM rows WHERE substr(key, 1, ?) = ?"
         return [key for (key,) in self._file.execute(query, (len(prefix), prefix))]
 
+    def every(self, join_key: str, most: int) -> Iterator[list[bytes]]:
+        """The keys of all rows of an entity, `most` at a time, by key."""
+        prefix, after = entity_prefix(join_key), b""
+        query = "SELECT key FROM rows WHERE key > ? AND substr(key, 1, ?) = ? ORDER BY key LIMIT ?"
+        while found := self._file.execute(query, (after, len(prefix), prefix, most)).fetchall():
+            yield [key for (key,) in found]
+            after = found[-1][0]
+
     def checkpoint(self, partition: int) -> Checkpoint | None:
         """The saved checkpoint of an `updates` partition."""
         saved = self.remembered(_CHECKPOINTS).get(str(partition))

@@ -28,6 +28,8 @@ from streaming.store_link import secure
 
 PLANS = "plans"
 DEFINITIONS = "definitions"
+REPLAYED = "replayed"
+"""Facts of a project that replay filled: topic id and partition → the next offset of `events`."""
 
 
 def store_plan(store: RowStore, plan: Plan) -> None:
@@ -157,6 +159,12 @@ def _routed(generation: int) -> str:
 
 def _starts(generation: int, partition: int) -> str:
     return f"starts:{generation}/{partition}"
+
+
+def starts_of(store: RowStore, generation: int, partition: int) -> dict[int, int]:
+    """The first offset of each definition, by its number, in a partition of `events`."""
+    known = store.remembered(_starts(generation, partition))
+    return {int(number): int(offset) for number, offset in known.items()}
 
 
 class Since(NamedTuple):

@@ -19,10 +19,11 @@ from typing import Final, Protocol
 
 from features.errors import HeadraceError, Refused, Unavailable
 from features.plan_change import compare
+from features.row_store import RowStore
 from features.spec import Plan
 from streaming.metrics import Observer
 from streaming.pace import repeat
-from streaming.plans import Activations, Definitions, claim
+from streaming.plans import REPLAYED, Activations, Definitions, claim
 from streaming.records import Record, RecordSink, RecordSource
 from streaming.route import Routed, Router, RouteSettings
 from streaming.store_link import Opened, StoreLink, secure
@@ -55,10 +56,11 @@ class RouteWorker:
         incarnation: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         turn_s: float = 0.0,
+        topic_id: str = "",
     ) -> None:
         self._source, self._sink, self._plans = source, sink, plans
         self._link = StoreLink(connect, clock)
-        self._settings = settings
+        self._settings, self._topic_id = settings, topic_id
         self._observer = observer
         self._incarnation = incarnation or uuid.uuid4().hex[:12]
         self._clock = clock
@@ -160,7 +162,7 @@ class RouteWorker:
         settled = {
             partition: (Activations(opened.store, definitions, opened.generation, partition), at)
             for partition in sorted(self._unsettled)
-            for at in (self._resumes_at(partition),)
+            for at in (self._resumes_at(opened.store, partition),)
         }
         for partition, (activations, resume_at) in settled.items():
             self._activations[partition] = activations
@@ -181,10 +183,13 @@ class RouteWorker:
     def _new_router(self, generation: int) -> Router:
         return Router(self._settings, generation, self._incarnation)
 
-    def _resumes_at(self, partition: int) -> int:
-        """The offset from which a partition is routed on."""
+    def _resumes_at(self, store: RowStore, partition: int) -> int:
+        """The offset from which a partition is routed on: first, where a replay into it ended."""
         beginning = self._source.beginning(partition)
         committed = self._source.committed(partition)
+        if committed is None:
+            replayed = store.remembered(REPLAYED).get(f"{self._topic_id}/{partition}")
+            committed = None if replayed is None else int(replayed)
         resume_at = beginning if committed is None else committed
         if resume_at < beginning:
             log.error(

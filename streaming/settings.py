@@ -42,5 +42,10 @@ class StreamingSettings(KafkaSecuritySettings):
     """A row gets at most one version within so many offsets of `updates`."""
     archive_span_ms: int = Field(600_000, ge=1)
     """And one at least in such a time by the log, if it changed."""
+    rankings_topic: str = "rankings"
+    archive_log_records: int = Field(50_000, ge=1)
+    """A file of an archived log ends at the latest where the offset is a multiple of this."""
+    archive_log_ms: int = Field(60_000, ge=1)
+    """And where append time passes a multiple of this; past hours are joined into larger files."""
     metrics_port: int = Field(0, ge=0)
     """HTTP port of /metrics and /healthz; 0 is off."""

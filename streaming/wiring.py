@@ -15,8 +15,12 @@ from streaming.archive import PartitionArchive, SpanSettings
 from streaming.archive_files import ArchiveFiles
 from streaming.archive_folder import ArrowFolder
 from streaming.archive_worker import ArchiveWorker
-from streaming.kafka import Broker, quiet_logs
+from streaming.kafka import Broker, KafkaSource, quiet_logs
 from streaming.local_rows import LocalRows
+from streaming.logs.files import LogFiles
+from streaming.logs.schema import BLOCK_LOG, EVENT_LOG, RANKING_LOG, LogKind
+from streaming.logs.worker import LogWorker, TopicLog
+from streaming.logs.writer import CutSettings, PartitionLog
 from streaming.metrics import Observer, serve_health
 from streaming.pace import TURN_S
 from streaming.plans import load_plan
@@ -32,6 +36,9 @@ FORGETS: Final = (
     "of Redis, but when the broker stops, events that were not folded yet are gone, and an event "
     "sent again afterwards counts again"
 )
+
+RANKINGS_PARTITIONS: Final = 4
+"""Of the topic of rankings, when no ranker has made it yet; any number will do."""
 
 
 def open_store(settings: StreamingSettings, project: str) -> RedisRows:
@@ -70,7 +77,21 @@ def run_archive(
     _run("archive", settings, lambda: stopping() or bool(finished), build)
 
 
-Worker = RouteWorker | AggregateWorker | ArchiveWorker
+def run_log_archive(
+    settings: StreamingSettings, stopping: Callable[[], bool], idle_ms: int | None
+) -> None:
+    """The process that archives logs; with `idle_ms` it ends once no record came for so long."""
+    finished: list[bool] = []
+
+    def build(
+        settings: StreamingSettings, plans: PlanSource, observer: Observer
+    ) -> tuple[Worker, Callable[[], None]]:
+        return _log_archive(settings, plans, observer, idle_ms, lambda: finished.append(True))
+
+    _run("archive-log", settings, lambda: stopping() or bool(finished), build)
+
+
+Worker = RouteWorker | AggregateWorker | ArchiveWorker | LogWorker
 Build = Callable[[StreamingSettings, PlanSource, Observer], tuple[Worker, Callable[[], None]]]
 
 
@@ -79,11 +100,12 @@ def _route(
 ) -> tuple[Worker, Callable[[], None]]:
     broker, events = open_broker(settings), settings.events_topic or plans.read().topic
     _topics(settings, plans.project, broker, events)
+    topic_id = broker.topic_id(events)
     source, sink = broker.source(events, f"{plans.project}.route"), broker.sink()
     worker = RouteWorker(
         source,
         sink,
-        _connecting(settings, plans.project, events, broker.topic_id(events)),
+        _connecting(settings, plans.project, events, topic_id),
         plans,
         RouteSettings(
             events=events,
@@ -97,6 +119,7 @@ def _route(
         observer,
         settings.plan_refresh_ms,
         turn_s=TURN_S,
+        topic_id=topic_id,
     )
 
     def close() -> None:
@@ -172,6 +195,66 @@ def _archive(
         store.close()
 
     return worker, close
+
+
+def _log_archive(
+    settings: StreamingSettings,
+    plans: PlanSource,
+    observer: Observer,
+    idle_ms: int | None,
+    finished: Callable[[], None],
+) -> tuple[Worker, Callable[[], None]]:
+    broker, plan, root = open_broker(settings), plans.read(), plans.archive()
+    events = settings.events_topic or plan.topic
+    _topics(settings, plans.project, broker, events)
+    files = LogFiles(ArrowFolder(root))
+    cut = CutSettings(settings.archive_log_records, settings.archive_log_ms)
+    log.info("logs go to %s", root)
+    store = open_store(settings, plans.project)
+    rankings = settings.rankings_topic
+    topics = {events: EVENT_LOG, settings.updates_topic: BLOCK_LOG, rankings: RANKING_LOG}
+    if not broker.has(rankings):  # a ranker takes the topic as it finds it
+        broker.topics({rankings: RANKINGS_PARTITIONS}, settings.replication_factor)
+    sources: list[KafkaSource] = []
+
+    def close() -> None:
+        for source in sources:
+            source.close()
+        store.close()
+
+    try:
+        archived = []
+        for topic, kind in topics.items():
+            sources.append(broker.source(topic, f"{plans.project}.archive-{kind.name}"))
+            generation = _life(topic, kind, broker, store, files)
+            archived.append(_topic_log(topic, kind, sources[-1], generation, files, cut))
+    except BaseException:
+        close()
+        raise
+    worker = LogWorker(archived, observer, idle_ms, finished)
+    return worker, close
+
+
+def _life(topic: str, kind: LogKind, broker: Broker, store: RedisRows, files: LogFiles) -> int:
+    """The number of a topic's life, noted in the archive."""
+    topic_id = broker.topic_id(topic)
+    generation = store.generation(topic, topic_id)
+    files.name_life(kind.name, generation, topic_id)
+    return generation
+
+
+def _topic_log(
+    topic: str,
+    kind: LogKind,
+    source: KafkaSource,
+    generation: int,
+    files: LogFiles,
+    cut: CutSettings,
+) -> TopicLog:
+    def log_of(partition: int) -> PartitionLog:
+        return PartitionLog(partition, generation, kind, files, cut)
+
+    return TopicLog(topic, source, log_of)
 
 
 def _connecting(

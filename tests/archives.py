@@ -55,8 +55,8 @@ class Mortal:
     def get(self, path: str) -> bytes | None:
         return self._folder.get(path)
 
-    def table(self, path: str) -> pq.ParquetFile:
-        return self._folder.table(path)
+    def table(self, path: str, dictionary: Sequence[str] = ()) -> pq.ParquetFile:
+        return self._folder.table(path, dictionary)
 
     def list(self, path: str) -> list[str]:
         return self._folder.list(path)

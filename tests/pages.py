@@ -12,6 +12,7 @@ GUIDES = (
     "plain-feast",
     "ml-engineer",
     "operator",
+    "replay",
 )
 PAGES = (ROOT / "README.md", *(ROOT / "deploy" / "guides" / f"{name}.md" for name in GUIDES))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

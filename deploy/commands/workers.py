@@ -1,4 +1,4 @@
-"""The processes: `route`, `aggregate`, `archive`, `ranker`. Each runs until SIGTERM.
+"""The processes: `route`, `aggregate`, `ranker`. Each runs until SIGTERM.
 
 Metrics are imported before anything that imports Feast: Feast points Prometheus at a folder of
 shared files, and Prometheus decides at its own import whether to use one.
@@ -20,7 +20,7 @@ def route() -> None:
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_route
 
-    run_route(StreamingSettings(), _until_stopped())
+    run_route(StreamingSettings(), until_stopped())
 
 
 def aggregate() -> None:
@@ -29,20 +29,7 @@ def aggregate() -> None:
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_aggregate
 
-    run_aggregate(StreamingSettings(), _until_stopped())
-
-
-def archive(
-    once: Annotated[
-        bool, typer.Option("--once", help="Stop when no block has come for 3 seconds.")
-    ] = False,
-) -> None:
-    """Write row versions for Feast's offline store: Kafka `updates` to Parquet."""
-    import streaming.metrics  # noqa: F401 - first
-    from streaming.settings import StreamingSettings
-    from streaming.wiring import run_archive
-
-    run_archive(StreamingSettings(), _until_stopped(), ONCE_IDLE_MS if once else None)
+    run_aggregate(StreamingSettings(), until_stopped())
 
 
 def ranker(
@@ -77,7 +64,7 @@ def ranker(
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
-def _until_stopped() -> Callable[[], bool]:
+def until_stopped() -> Callable[[], bool]:
     """Whether SIGTERM or SIGINT has come."""
     logging.basicConfig(level=logging.INFO, format=_FORMAT)
     stopped: list[int] = []

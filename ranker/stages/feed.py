@@ -66,6 +66,7 @@ def answer_of(query: Query, ranked: Ranked, staleness_ms: float) -> Answer:
         sources=[candidates.source_of(place) for place in places],
         propensity=[None if propensity is None else float(propensity[p]) for p in places],
         by_score=by_score[ranked.page],
+        read=None if query.read is None else query.read.of(shown),
     )
     strings = reading.tables["item_id"].strings
     authors = [strings.text(code) for code in candidates.authors[shown].tolist()]

@@ -54,6 +54,8 @@ class Query:
     candidates: "Candidates | None" = None
     keep: Mask | None = None
     """[candidate]: which may be shown. Both stand here once they are known."""
+    read: Any = None
+    """The versions of rows that the candidates' features were computed from (`RowsRead`)."""
     degraded: list[str] = field(default_factory=list)
     """Stages that were late or failed; each says what was done instead."""
 
@@ -197,4 +199,6 @@ class Served:
     propensity: Sequence[float | None]
     by_score: Ints
     """[shown]: the place it had by score alone, from 0, before diversity."""
+    read: Any = None
+    """The versions of rows they were computed from (`RowsRead`); None: no row was looked at."""
     variant: str = "default"

@@ -7,8 +7,8 @@ import orjson
 
 from ranker.stages.roles import Query, Served
 
-FORMAT_VERSION = 2
-"""1 had no `source`, `propensity`, `by_score`, `variant` and `page`."""
+FORMAT_VERSION = 3
+"""1 had no `source`, `propensity`, `by_score`, `variant` and `page`; 2 had no `rows`."""
 
 
 class Log(Protocol):
@@ -55,6 +55,7 @@ def record_of(query: Query, served: Served) -> dict[str, Any]:
         "model": served.model,
         "variant": served.variant,
         "user_marker": None if marker is None else marker.encode().decode(),
+        "rows": None if served.read is None else served.read.told(),
         "degraded": query.degraded,
         "columns": list(served.columns),
         "items": list(served.items),

@@ -149,6 +149,11 @@ class LiveTable:
         generation, partition, offset = self._marker[row].tolist()
         return Marker(generation, partition, offset) if generation >= 0 else None
 
+    def marked(self, rows: Ints) -> Ints:
+        """[row]: generation, partition and offset of its marker; −1 where there is none."""
+        found: Ints = np.where((rows >= 0)[:, None], self._marker[rows], -1)
+        return found
+
     def make_room(self, wanted: int) -> None:
         """Choose who makes way for so many rows; only the thread that writes calls it, and it
         need not hold the lock."""

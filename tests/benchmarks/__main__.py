@@ -24,6 +24,7 @@ BENCHMARKS = (
     "rank_overload",
     "rank_rpc",
     "rank_under_writes",
+    "replay",
 )
 
 

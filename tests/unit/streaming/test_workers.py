@@ -11,14 +11,16 @@ from features.events import Event, dump_event
 from features.row_store import MemoryRows
 from streaming.aggregate_worker import AggregateWorker
 from streaming.metrics import Observer
-from streaming.plans import store_plan
+from streaming.plans import REPLAYED, store_plan
 from streaming.records import Record
+from streaming.replays.recorded import Place
 from streaming.route_worker import RouteWorker
 from streaming.store_link import Opened
 from tests.chaos.history import PLAN
 from tests.chaos.simulated_kafka import Group, SimulatedSink, SimulatedSource, Topic
 from tests.chaos.simulation import FixedPlan
 from tests.pipeline import SETTINGS, blocks_by_target, final_rows, routed, unmarked
+from tests.recordings import ListedEvents, replay_of
 from tests.records import good_events
 
 EVENTS = good_events(3, 200)
@@ -210,3 +212,36 @@ def test_every_figure_of_a_worker_moves() -> None:
     ):
         assert series in shown, series
     assert unmarked(store.rows) == final_rows(EVENTS, PLAN)
+
+
+def test_route_goes_on_where_a_replay_into_its_project_ended() -> None:
+    values = [dump_event(event) for event in EVENTS]
+    repeated = [*values[:120], values[7], *values[120:]]
+    topic, updates, store = Topic.empty(1), Topic.empty(SETTINGS.targets), MemoryRows()
+    for value in repeated:
+        topic.append(0, value)
+    topic.logs[0] = [r._replace(append_time=9 * 10**12) for r in topic.logs[0]]
+    replay = replay_of(PLAN, ListedEvents({0: repeated[:100]}), store)
+    replay.run()
+    replay.finish()
+    store.remember(REPLAYED, "life/0", str(replay.outcome.positions[Place(1, 0)]))
+    sink = SimulatedSink(updates, [], random.Random(1), lambda _: None, _never)
+    worker = RouteWorker(
+        source := _source(topic),
+        sink,
+        lambda: Opened(store, 1),
+        FixedPlan(),
+        SETTINGS,
+        observer := Observer("route"),
+        60_000,
+        topic_id="life",
+    )
+    source.subscribe(worker)
+    for _ in range(100):
+        worker.turn(0)
+    folding = _Folding(updates, store)
+    folding.turns()
+    assert unmarked(store.rows) == final_rows(EVENTS, PLAN)
+    text = generate_latest(observer.registry).decode()
+    assert 'kind="accepted",process="route"} 100.0' in text
+    assert 'kind="repeated",process="route"} 1.0' in text

@@ -1,0 +1,1 @@
+"""What `headrace replay` composes: state, vectors and rankings held against those that served."""

@@ -1,0 +1,223 @@
+"""One `headrace replay`: where events come from, where rows go, and which checks follow."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.replaying import skew as skews
+from deploy.replaying.report import Section, write_report
+from deploy.replaying.sections import rank_section, skew_section, state_section
+from features.errors import BadInput, Refused
+from features.plan import FeatureRepo
+from features.redis_rows import RedisRows
+from features.spec import Plan
+from ranker.reading import heads_loader
+from ranker.recount import Recounter
+from ranker.scoring.value import read_weights
+from streaming.archive_folder import ArrowFolder
+from streaming.local_rows import LocalRows
+from streaming.logs.files import LogFiles
+from streaming.plans import REPLAYED
+from streaming.replays.clocked import Tick
+from streaming.replays.compare import compare
+from streaming.replays.engine import Outcome, Phase, Replay, ReplaySettings, phases_of
+from streaming.replays.recorded import (
+    FILE_GENERATION,
+    ArchivedEvents,
+    FileEvents,
+    Recorded,
+    TopicEvents,
+)
+from streaming.replays.versions import BlockIndex, versions
+from streaming.settings import StreamingSettings
+from streaming.wiring import open_broker, open_store
+
+Watch = Callable[[Outcome, int | None], None]
+OnTick = Callable[[Tick], bool]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `headrace replay` was asked for."""
+
+    source: str | None
+    repo: Path
+    state: Path | None = None
+    into_redis: bool = False
+    resume: bool = False
+    until_ms: int | None = None
+    check_state: bool = False
+    check_skew: bool = False
+    check_rank: bool = False
+    model: Path | None = None
+    service: str = "home_feed"
+    rankings: int = 1_000
+    rows_max: int = 1_000_000
+    report: Path | None = None
+    tick_ms: int | None = None
+
+    @property
+    def checks(self) -> bool:
+        """Whether anything is compared with what serves."""
+        return self.check_state or self.check_skew or self.check_rank
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it."""
+
+    outcome: Outcome
+    sections: list[Section]
+    report: Path | None
+
+
+def run(asked: Asked, watch: Watch, on_tick: OnTick | None = None) -> Result:
+    """Replay, then check. Raises Refused where a replay would mix with rows that stand."""
+    _refuse_contradictions(asked)
+    settings = StreamingSettings(repo=asked.repo)
+    repo = FeatureRepo(asked.repo).open()
+    plan = repo.read()
+    with ExitStack() as closing:
+        online = None
+        if asked.checks or asked.into_redis:
+            online = open_store(settings, plan.project)
+            closing.callback(online.close)
+        files = _log_files(asked, repo.archive if asked.source is None else None)
+        recorded = _recorded(asked, files, settings)
+        store = online if asked.into_redis and online else closing.enter_context(_rows(asked))
+        phases = [Phase(plan, {})]
+        if asked.checks and online is not None:
+            phases = phases_of(online, recorded.places(), plan)
+        if asked.into_redis and online is not None and not asked.resume:
+            _refuse_taken(online, plan)
+        rules = _rules(settings, asked)
+        replay = Replay(recorded, phases, store, rules, resume=asked.resume)
+        total = recorded.count()
+        if on_tick is not None and asked.tick_ms is not None:
+            replay.run_clocked(asked.tick_ms, on_tick)
+        else:
+            replay.run(lambda outcome: watch(outcome, total))
+        if asked.into_redis or asked.state or asked.check_state:
+            replay.finish()
+        outcome = replay.digest()
+        if asked.into_redis and files is not None and online is not None:
+            _hand_over(online, files, outcome)
+        sections = list(_checked(asked, plan, online, store, recorded, files, rules))
+    page = None
+    if asked.report is not None:
+        page, _ = write_report(asked.report, f"Replay of {recorded.name}", sections)
+    return Result(outcome, sections, page)
+
+
+def _checked(
+    asked: Asked,
+    plan: Plan,
+    online: RedisRows | None,
+    replayed: Any,
+    recorded: Recorded,
+    files: LogFiles | None,
+    rules: ReplaySettings,
+) -> Iterator[Section]:
+    if asked.check_state:
+        assert online is not None
+        yield state_section(plan, compare(plan, online, replayed), recorded)
+    if asked.check_skew or asked.check_rank:
+        if files is None:
+            raise BadInput("--check-skew and --check-rank need an archive, with its rankings")
+        weights = read_weights(asked.repo / "value.yaml")
+        recounter = Recounter(plan, asked.service, heads_loader(asked.model, weights))
+        skew = skews.Skew()
+        records = list(skews.served(files, asked.rankings))
+        rankings = skews.rankings_of(records, plan, skew)
+        wanted = skews.wanted_by(rankings, recounter)
+        found = versions(plan, recorded, BlockIndex(files), wanted, rules)
+        skews.check(rankings, recounter, found, skew)
+        if asked.check_skew:
+            yield skew_section(skew)
+        if asked.check_rank:
+            yield rank_section(skew)
+
+
+def _refuse_contradictions(asked: Asked) -> None:
+    if asked.state and asked.into_redis:
+        raise BadInput("--state and --into-redis exclude each other: rows go to one place")
+    if asked.into_redis and asked.checks:
+        raise BadInput(
+            "--into-redis with a check would hold the rows against themselves: check afterwards, "
+            "by a command of its own"
+        )
+    if asked.resume and not (asked.state or asked.into_redis):
+        raise BadInput("--resume goes on where rows were kept: name --state or --into-redis")
+    if asked.check_rank and asked.model is None:
+        raise BadInput("--check-rank needs the model that served: --model FOLDER")
+
+
+def _rules(settings: StreamingSettings, asked: Asked) -> ReplaySettings:
+    """What `route` goes by, from the same settings."""
+    return ReplaySettings(
+        horizon=settings.dedup_horizon_offsets,
+        max_ahead_ms=settings.max_ahead_ms,
+        rows_max=asked.rows_max,
+        until_ms=asked.until_ms,
+    )
+
+
+def _log_files(asked: Asked, default: Callable[[], str] | None) -> LogFiles | None:
+    if default is not None:
+        return LogFiles(ArrowFolder(default()))
+    source = asked.source or ""
+    if source.startswith("kafka:") or source.endswith((".jsonl", ".jsonl.gz")):
+        return None
+    return LogFiles(ArrowFolder(source))
+
+
+def _recorded(asked: Asked, files: LogFiles | None, settings: StreamingSettings) -> Recorded:
+    source = asked.source or "the archive of the repository"
+    if files is not None:
+        return ArchivedEvents(files, source)
+    if not source.startswith("kafka:"):
+        return FileEvents(Path(source))
+    topic, _, span = source.removeprefix("kafka:").partition(":")
+    first, _, stop = span.partition("-")
+    if span and not (first.isdigit() and (stop.isdigit() or not stop)):
+        raise BadInput(f"{source}: a span of offsets is FIRST-STOP, such as 1000-2000, or 1000-")
+    return TopicEvents(
+        open_broker(settings),
+        topic,
+        FILE_GENERATION,
+        int(first or 0),
+        int(stop) if stop else None,
+    )
+
+
+@contextmanager
+def _rows(asked: Asked) -> Iterator[LocalRows]:
+    """The file that rows go to when they are kept, or when memory is full."""
+    with tempfile.TemporaryDirectory(prefix="headrace-replay-") as folder:
+        rows = LocalRows(asked.state or Path(folder) / "rows.sqlite")
+        try:
+            yield rows
+        finally:
+            rows.close()
+
+
+def _refuse_taken(online: RedisRows, plan: Plan) -> None:
+    """A replay fills an empty project: what stands in rows would be counted twice."""
+    for entity in plan.entities:
+        if next(online.every(entity.join_key, 1_000), None):
+            raise Refused(
+                f"project {plan.project!r} has rows in Redis already, and a replay would count "
+                "their events again: give the repository another project in feature_store.yaml, "
+                "fill that, and go over to it with `headrace switch`"
+            )
+
+
+def _hand_over(online: RedisRows, files: LogFiles, outcome: Outcome) -> None:
+    """Tell the project's `route` where the replay ended, so that it goes on from there."""
+    lives = files.lives("events")
+    for place, offset in outcome.positions.items():
+        if place.generation in lives:
+            online.remember(REPLAYED, f"{lives[place.generation]}/{place.partition}", str(offset))

@@ -1,0 +1,1 @@
+"""Archived logs: the records of topics as Parquet, for replay (not row versions for Feast)."""
