@@ -9,6 +9,7 @@ from deploy.commands import (
     events,
     kernels,
     learn,
+    model,
     plan,
     stack,
     workers,
@@ -42,6 +43,7 @@ app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Events")
 
 app.command(rich_help_panel="Learn")(learn.train)
 app.command(rich_help_panel="Learn")(learn.rank)
+app.add_typer(model.app, name="model", rich_help_panel="Learn")
 
 app.command(rich_help_panel="Demo")(demo.demo)
 
