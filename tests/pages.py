@@ -11,6 +11,7 @@ GUIDES = (
     "features",
     "plain-feast",
     "ml-engineer",
+    "kubernetes",
     "operator",
 )
 PAGES = (ROOT / "README.md", *(ROOT / "deploy" / "guides" / f"{name}.md" for name in GUIDES))
