@@ -6,7 +6,7 @@ LOCK := $(LOCKS)/dev.txt
 BIN := .venv/bin
 STAMP := .venv/made
 
-.PHONY: help aws-test env demo helm scaling test check chaos kafka image image-arm64 format proto bench lock clean
+.PHONY: help aws-test env demo helm scaling test check chaos kafka image format proto bench lock clean
 
 help:
 	@echo 'make env               .venv from the pinned, hashed requirements'
@@ -20,7 +20,6 @@ help:
 	@echo 'make helm              Helm for the tests of the chart'
 	@echo 'make scaling [PLOT=..] days of load under the scaling rules of the chart, drawn'
 	@echo 'make image             the container image, built and run (needs buildah, podman, runc, debootstrap)'
-	@echo 'make image-arm64       the same for arm64, emulated; slow'
 	@echo 'make format            ruff, with its fixes'
 	@echo 'make proto             the Python of ranker/v1/ranker.proto'
 	@echo 'make lock              the requirements anew, from pyproject.toml'
@@ -68,15 +67,10 @@ image: env
 	deploy/image/build.sh amd64
 	HEADRACE_TEST_IMAGE=localhost/headrace:amd64 $(BIN)/pytest -q -s tests/e2e/test_image.py
 
-# The same for Graviton, emulated: an hour or so. What it computes is right; how fast says nothing.
-image-arm64: env
-	deploy/image/build.sh arm64
-	HEADRACE_TEST_IMAGE=localhost/headrace:arm64 $(BIN)/pytest -q -s tests/e2e/test_image_arm64.py
-
 # The AWS stack, synthesised and judged offline; needs Node. Half a gigabyte, in an environment of its own.
 aws-test: .venv-aws/made
 	JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=1 .venv-aws/bin/python -m pytest -q \
-	  -c tests/aws/pytest.ini --rootdir . tests/aws
+	  -c tests/aws/pytest.ini --rootdir . --confcutdir tests/aws tests/aws
 
 .venv-aws/made: $(LOCKS)/aws-stack.txt
 	$(PYTHON) -m venv .venv-aws

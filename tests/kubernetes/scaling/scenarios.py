@@ -26,7 +26,7 @@ def chart_rules() -> tuple[dict[str, Rules], float]:
     rules["ranker"] = of_autoscaler(one(found, "HorizontalPodAutoscaler", "feed-ranker"))
     records = one(found, "PrometheusRule", "feed-scaling")["spec"]["groups"][0]["rules"]
     (keep,) = (r["expr"] for r in records if r["record"] == "headrace_ranker_replicas_to_keep")
-    (share,) = re.findall(r"< bool ([0-9.]+) \*", keep)
+    (share,) = re.findall(r"< ([0-9.]+) \*", keep)
     return rules, float(share)
 
 
