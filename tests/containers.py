@@ -25,12 +25,21 @@ class Container:
 
     name: str
     started_s: float
+    started_cpu_s: float
+    """Of the processors; on a busy machine this is the figure that means something."""
 
     def rss_mib(self) -> float:
         """Memory that its processes hold."""
+        return sum(one.memory_info().rss for one in self._family()) / 2**20
+
+    def cpu_s(self) -> float:
+        """Processor time that its processes took so far."""
+        times = [one.cpu_times() for one in self._family()]
+        return sum(one.user + one.system for one in times)
+
+    def _family(self) -> list[psutil.Process]:
         process = psutil.Process(int(_podman("inspect", "-f", "{{.State.Pid}}", self.name)))
-        family = [process, *process.children(recursive=True)]
-        return sum(one.memory_info().rss for one in family) / 2**20
+        return [process, *process.children(recursive=True)]
 
     def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command inside it."""
@@ -78,13 +87,13 @@ def container(
     began = time.monotonic()
     _podman(*RUN[1:], "--detach", "--name", named, *said, image, name)
     try:
-        one = Container(named, 0.0)
+        one = Container(named, 0.0, 0.0)
         while not answers():
             alive = _podman("inspect", "-f", "{{.State.Running}}", named) == "true"
             assert alive, f"{name} ended while starting:\n{one.log()}"
             assert time.monotonic() - began < timeout_s, f"{name} does not answer:\n{one.log()}"
             time.sleep(POLL_S)
-        one.started_s = time.monotonic() - began
+        one.started_s, one.started_cpu_s = time.monotonic() - began, one.cpu_s()
         yield one
     finally:
         subprocess.run(["podman", "rm", "--force", named], capture_output=True, check=False)

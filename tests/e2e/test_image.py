@@ -26,8 +26,8 @@ pytestmark = pytest.mark.skipif(not IMAGE, reason="no image is named: make image
 ITEMS = int(os.environ.get("HEADRACE_TEST_IMAGE_ITEMS", "100000"))
 STREAMING_READY_S = 3.0
 RANKER_READY_S = 5.0
-# On a machine that others use as well; the aims themselves are printed.
-PATIENCE = 4
+# A busy machine makes even processor time longer: by half at ten times as many tasks as cores.
+BUSY = 1.5
 COMPILERS = ("gcc", "cc", "g++", "c++", "clang", "ld", "as", "make", "pip", "pip3", "uv", "rustc")
 """What an intruder would build or fetch with."""
 
@@ -114,7 +114,7 @@ def test_the_whole_path_runs_in_containers_and_says_what_it_takes(
     addresses: dict[str, str], tmp_path: Path
 ) -> None:
     """Start-up, memory and stopping, of each process: the figures of `deploy/helm/headrace`."""
-    rows: list[tuple[str, float, float, float]] = []
+    rows: list[tuple[str, float, float, float, float]] = []
     with ExitStack() as stack:
         workers = {}
         for name in ("route", "aggregate"):
@@ -148,13 +148,13 @@ def test_the_whole_path_runs_in_containers_and_says_what_it_takes(
             assert "cannot be kept" not in log
             took_s, code = one.stop()
             assert code == 0, log
-            rows.append((name, one.started_s, memory, took_s))
-    print(f"\n{'process':10} {'ready, s':>9} {'RSS, MiB':>9} {'stop, s':>8}   ({ITEMS:,} items)")
-    for row in rows:
-        print(f"{row[0]:10} {row[1]:9.2f} {row[2]:9.0f} {row[3]:8.2f}")
-    limit = {"ranker": RANKER_READY_S}
-    for name, ready_s, _, _ in rows:
-        assert ready_s < PATIENCE * limit.get(name, STREAMING_READY_S), (name, ready_s)
+            rows.append((name, one.started_s, one.started_cpu_s, memory, took_s))
+    print(f"\n{'process':10} {'ready, s':>9} {'CPU-s':>6} {'RSS, MiB':>9} {'stop, s':>8}")
+    for name, ready_s, cpu_s, memory, took_s in rows:
+        print(f"{name:10} {ready_s:9.2f} {cpu_s:6.2f} {memory:9.0f} {took_s:8.2f}")
+    aims = {"ranker": RANKER_READY_S}
+    for name, _, cpu_s, _, _ in rows:  # by the clock it depends on who else is there
+        assert cpu_s < BUSY * aims.get(name, STREAMING_READY_S), (name, cpu_s)
 
 
 def answering(probe: Callable[[int], bool], port: int) -> Callable[[], bool]:
