@@ -1,11 +1,12 @@
 # Everything a contributor runs. Needs Python >= 3.11, make and a package index.
 
 PYTHON ?= python3
-LOCK := deploy/requirements/dev.txt
+LOCKS := deploy/requirements
+LOCK := $(LOCKS)/dev.txt
 BIN := .venv/bin
 STAMP := .venv/made
 
-.PHONY: help env demo test check chaos kafka format proto bench lock clean
+.PHONY: help aws-test env demo helm scaling test check chaos kafka image format proto bench lock clean
 
 help:
 	@echo 'make env               .venv from the pinned, hashed requirements'
@@ -15,6 +16,10 @@ help:
 	@echo 'make bench NAME=...    one benchmark beside its yardstick; FULL=1 for its full size'
 	@echo 'make chaos [KILLS=500] real processes killed at random for about an hour; goes on where it stopped'
 	@echo 'make kafka             the jars of Apache Kafka that tests run (needs Java and Maven)'
+	@echo 'make aws-test          the AWS stack, synthesised and judged offline (needs Node)'
+	@echo 'make helm              Helm for the tests of the chart'
+	@echo 'make scaling [PLOT=..] days of load under the scaling rules of the chart, drawn'
+	@echo 'make image             the container image, built and run (needs buildah, podman, runc, debootstrap)'
 	@echo 'make format            ruff, with its fixes'
 	@echo 'make proto             the Python of ranker/v1/ranker.proto'
 	@echo 'make lock              the requirements anew, from pyproject.toml'
@@ -57,6 +62,29 @@ chaos: env
 	HEADRACE_TEST_LONG=1 $(BIN)/pytest -q -k back_pressure tests
 	$(BIN)/python -m tests.chaos.real --kills $(or $(KILLS),500) --resume
 
+# The image, built and run without a container engine: Debian, root, some minutes the first time.
+image: env
+	deploy/image/build.sh amd64
+	HEADRACE_TEST_IMAGE=localhost/headrace:amd64 $(BIN)/pytest -q -s tests/e2e/test_image.py
+
+# The AWS stack, synthesised and judged offline; needs Node. Half a gigabyte, in an environment of its own.
+aws-test: .venv-aws/made
+	JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=1 .venv-aws/bin/python -m pytest -q \
+	  -c tests/aws/pytest.ini --rootdir . --confcutdir tests/aws tests/aws
+
+.venv-aws/made: $(LOCKS)/aws-stack.txt
+	$(PYTHON) -m venv .venv-aws
+	.venv-aws/bin/python -m pip install --quiet --require-hashes -r $(LOCKS)/aws-stack.txt
+	touch .venv-aws/made
+
+# Helm, at the version that the tests of the chart are for.
+helm: env
+	@$(BIN)/python -m tests.helm
+
+# How the chart's rules scale through days of load: lag, latency and cost, drawn.
+scaling: env
+	$(BIN)/python -m tests.kubernetes.scaling $(or $(PLOT),scaling.png)
+
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -67,12 +95,19 @@ proto: env
 bench: env
 	@FULL=$(FULL) $(BIN)/python -m tests.benchmarks $(NAME)
 
+# dev.txt: a contributor's. image.txt: what the image runs, in the same versions. image-tools.txt:
+# what builds it and stays behind.
+COMPILE = $(BIN)/uv pip compile --universal --fork-strategy fewest --python-version 3.11 \
+  --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet $(LOCK_ARGS)
+
 lock: env
-	$(BIN)/uv pip compile --universal --fork-strategy fewest --python-version 3.11 --all-extras \
-	  --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet $(LOCK_ARGS) \
-	  --output-file $(LOCK) pyproject.toml
-	@if grep -n '://' $(LOCK); then echo "$(LOCK) names a host" >&2; exit 1; fi
+	$(COMPILE) --all-extras --output-file $(LOCK) pyproject.toml
+	$(COMPILE) --extra aws --extra neighbours --constraint $(LOCK) \
+	  --output-file $(LOCKS)/image.txt pyproject.toml
+	$(COMPILE) --group pyproject.toml:image --output-file $(LOCKS)/image-tools.txt
+	$(COMPILE) --group pyproject.toml:aws-stack --output-file $(LOCKS)/aws-stack.txt
+	@if grep -n '://' $(LOCKS)/*.txt; then echo "a lock names a host" >&2; exit 1; fi
 
 clean:
-	rm -rf .venv .headrace .headrace-chaos .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-aws .helm .headrace .headrace-chaos .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ from deploy.commands import (
     events,
     kernels,
     learn,
+    model,
     plan,
     replay,
     stack,
@@ -47,6 +48,7 @@ app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Events")
 app.command(rich_help_panel="Learn")(replay.replay)
 app.command(rich_help_panel="Learn")(learn.train)
 app.command(rich_help_panel="Learn")(learn.rank)
+app.add_typer(model.app, name="model", rich_help_panel="Learn")
 
 app.command(rich_help_panel="Demo")(demo.demo)
 

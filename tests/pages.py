@@ -11,6 +11,7 @@ GUIDES = (
     "features",
     "plain-feast",
     "ml-engineer",
+    "kubernetes",
     "operator",
     "replay",
 )

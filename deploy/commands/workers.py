@@ -11,11 +11,14 @@ from typing import Annotated, Final
 
 import typer
 
+from deploy.quick_start import leave_feast_unchecked
+
 ONCE_IDLE_MS: Final = 3_000
 
 
 def route() -> None:
     """Turn events into updates: Kafka `events` to Kafka `updates`."""
+    leave_feast_unchecked()
     import streaming.metrics  # noqa: F401 - first
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_route
@@ -25,6 +28,7 @@ def route() -> None:
 
 def aggregate() -> None:
     """Fold updates into rows: Kafka `updates` to Redis."""
+    leave_feast_unchecked()
     import streaming.metrics  # noqa: F401 - first
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_aggregate
@@ -50,6 +54,7 @@ def ranker(
 
         alone = {"HEADRACE_RANKER_PROCESSES": "1", "HEADRACE_SHARE_PORTS": "true"}
         return run_replicas(headrace_command("ranker"), processes, alone)
+    leave_feast_unchecked()
     import ranker.metrics  # noqa: F401 - first
     from deploy.kernels import compile_kernels
     from ranker.settings import RankerSettings

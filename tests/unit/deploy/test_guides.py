@@ -29,7 +29,9 @@ OF_THE_COMMAND_LINE = {
     "HEADRACE_RANKER_GRPC",
     "HEADRACE_RANKER_PROCESSES",
 }
-LANGUAGES = {"yaml", "sh", "python", "text", "json", "ini", "mermaid"}
+# `console` is what needs a cluster or an account. It is not run; but what it does with the chart is
+# rendered (tests/kubernetes), and its `headrace` commands are followed below.
+LANGUAGES = {"yaml", "sh", "python", "text", "json", "ini", "mermaid", "console"}
 (OPERATOR,) = (page for page in PAGES if page.stem == "operator")
 page_by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -75,6 +77,16 @@ def test_every_command_in_the_prose_exists(page: Path) -> None:
         elif program == "make" and rest:
             target = rest.split()[0]
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), code
+
+
+@page_by_page
+def test_every_command_for_a_cluster_exists(page: Path) -> None:
+    for block in (one for one in blocks(page) if one.language == "console"):
+        for line in block.text.splitlines():
+            assert line.startswith("$ "), block.place
+            program, _, rest = line[2:].partition(" ")
+            if program == "headrace":
+                follow(typer.main.get_command(app), shlex.split(rest), line)
 
 
 def follow(command: Any, words: list[str], code: str) -> None:

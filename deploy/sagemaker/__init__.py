@@ -1,0 +1,1 @@
+"""Headrace's models on SageMaker, for teams that serve there."""

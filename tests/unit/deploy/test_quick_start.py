@@ -1,0 +1,34 @@
+"""Workers import Feast without the checks that it makes for those who write definitions."""
+
+import subprocess
+import sys
+
+LOOK = """
+import sys, time
+if sys.argv[1] == "quick":
+    from deploy.quick_start import leave_feast_unchecked
+    leave_feast_unchecked()
+began = time.process_time()
+import feast
+took_s = time.process_time() - began
+try:
+    feast.Entity(name="e", join_keys=7)
+except Exception as error:
+    print(type(error).__name__, took_s)
+else:
+    print("taken", took_s)
+"""
+
+
+def look(how: str) -> tuple[str, float]:
+    command = [sys.executable, "-W", "ignore", "-c", LOOK, how]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
+    word, took_s = done.stdout.split()
+    return word, float(took_s)
+
+
+def test_a_worker_starts_without_feast_s_checks_and_others_keep_them() -> None:
+    quick, checked = look("quick"), look("checked")
+    assert checked[0] == "TypeCheckError"
+    assert quick[0] != "TypeCheckError"
+    assert quick[1] < 0.7 * checked[1]  # processor time, so that a busy machine does not matter
