@@ -5,6 +5,7 @@ import typer
 from deploy.commands import (
     dead_letters,
     demo,
+    doctor,
     embeddings,
     events,
     kernels,
@@ -32,6 +33,7 @@ app.command(rich_help_panel="Run")(workers.aggregate)
 app.command(rich_help_panel="Run")(workers.archive)
 app.command(rich_help_panel="Run")(workers.ranker)
 app.command(rich_help_panel="Run")(plan.plan)
+app.command(rich_help_panel="Run")(doctor.doctor)
 app.command("compile", rich_help_panel="Run")(kernels.compile_)
 
 app.add_typer(events.app, name="events", rich_help_panel="Events")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from features.version import VERSION
 from ranker.request import RankResponse
 
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -52,6 +53,11 @@ class Observer:
             ("kind",),
             registry=self.registry,
         )
+
+        build = Gauge(
+            "headrace_build_info", "The version that runs.", ("version",), registry=self.registry
+        )
+        build.labels(VERSION).set(1)
 
     def answered(self, response: RankResponse) -> None:
         """Note an answer."""

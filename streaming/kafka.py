@@ -67,10 +67,10 @@ class Broker:
 
     def topics(self, wanted: Mapping[str, int], replicas: int = 1) -> None:
         """Create the topics that are missing; refuse one with another number of partitions."""
-        with _reached(self.bootstrap):
+        with reached(self.bootstrap):
             admin = KafkaAdminClient(**self.client)
         try:
-            with _reached(self.bootstrap):
+            with reached(self.bootstrap):
                 missing = {t: n for t, n in wanted.items() if t not in set(admin.list_topics())}
                 fresh = [NewTopic(t, n, replicas, topic_configs=TOPIC) for t, n in missing.items()]
                 if fresh:
@@ -88,7 +88,7 @@ class Broker:
 
     def topic_id(self, topic: str) -> str:
         """The id the broker gave the topic when it was created."""
-        with _reached(self.bootstrap):
+        with reached(self.bootstrap):
             admin = KafkaAdminClient(**self.client)
             try:
                 return str(_described(admin, topic).get("topic_id"))
@@ -97,7 +97,7 @@ class Broker:
 
     def forgets(self) -> bool:
         """Whether this is the broker of the local stack, which keeps its topics in memory."""
-        with _reached(self.bootstrap):
+        with reached(self.bootstrap):
             admin = KafkaAdminClient(**self.client)
             try:
                 return str(admin.describe_cluster().get("cluster_id")) in FORGETFUL
@@ -106,17 +106,17 @@ class Broker:
 
     def source(self, topic: str, group: str) -> "KafkaSource":
         """A member of a consumer group on one topic."""
-        with _reached(self.bootstrap):
+        with reached(self.bootstrap):
             return KafkaSource(self, topic, group)
 
     def sink(self) -> "KafkaSink":
         """A producer."""
-        with _reached(self.bootstrap):
+        with reached(self.bootstrap):
             return KafkaSink(self)
 
     def ends(self, topic: str) -> dict[int, int]:
         """The offset after the last record of each partition."""
-        with _reached(self.bootstrap):
+        with reached(self.bootstrap):
             consumer = _consumer(self, None)
             try:
                 numbers = consumer.partitions_for_topic(topic) or set()
@@ -127,14 +127,14 @@ class Broker:
 
     def scan(self, topic: str, idle_ms: int = 1500) -> Iterator[Record]:
         """Every record of a topic from its beginning, until none comes for `idle_ms`."""
-        with _reached(self.bootstrap):
+        with reached(self.bootstrap):
             consumer = _consumer(self, None)
             numbers = consumer.partitions_for_topic(topic) or set()
             consumer.assign([Partition(topic, number) for number in numbers])
             consumer.seek_to_beginning()
         try:
             while True:
-                with _reached(self.bootstrap):
+                with reached(self.bootstrap):
                     polled = consumer.poll(timeout_ms=idle_ms)
                 if not polled:
                     return
@@ -448,7 +448,7 @@ def _record(record: Any) -> Record:
 
 
 @contextmanager
-def _reached(bootstrap: str) -> Iterator[None]:
+def reached(bootstrap: str) -> Iterator[None]:
     """Turn the client's many ways to fail into one that says what to check."""
     try:
         yield
