@@ -69,7 +69,7 @@ class KafkaWard:
     def __init__(self, broker: Broker) -> None:
         """Raises Unavailable when no broker lets us in."""
         self._broker = broker
-        with reached(broker.bootstrap):
+        with reached(broker):
             self._admin = KafkaAdminClient(**broker.client)
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class KafkaWard:
 
     def cluster(self) -> Cluster:
         """Who the brokers are."""
-        with reached(self._broker.bootstrap):
+        with reached(self._broker):
             found = self._admin.describe_cluster()
         rights = found.get("authorized_operations")
         brokers = found.get("brokers") or ()
@@ -86,7 +86,7 @@ class KafkaWard:
 
     def topic(self, name: str) -> Topic | None:
         """A topic; None when there is none, or when this user may not know of it."""
-        with reached(self._broker.bootstrap):
+        with reached(self._broker):
             (found,) = self._admin.describe_topics([name])
         if found["error_code"] or not found["partitions"]:
             return None
@@ -121,7 +121,7 @@ class KafkaWard:
         last = next((number for number, end in ends.items() if end > 0), None)
         if last is None:
             return None
-        with reached(self._broker.bootstrap):
+        with reached(self._broker):
             consumer = KafkaConsumer(
                 **self._broker.client, enable_auto_commit=False, auto_offset_reset="latest"
             )

@@ -38,6 +38,7 @@ class Kind(NamedTuple):
     grpc: str
 
 
+UNKNOWN: Final = Kind("unknown", 401, "UNAUTHENTICATED")
 INVALID: Final = Kind("refused", 422, "INVALID_ARGUMENT")
 TOO_LARGE: Final = Kind("refused", 413, "RESOURCE_EXHAUSTED")
 OVERLOADED: Final = Kind("overloaded", 429, "RESOURCE_EXHAUSTED")
@@ -77,6 +78,10 @@ class FrontDesk:
         """Requests and batches that came and are not answered yet."""
         self._idle = asyncio.Event()
         self._idle.set()
+
+    def turn_away(self) -> Declined:
+        """What a caller gets who may not ask, counted."""
+        return self._declined(unknown())
 
     def knock(self, left_ms: float | None = None) -> None:
         """Raise `Declined` at once when there is no room: before anything is read."""
@@ -176,6 +181,11 @@ def refused(error: ValidationError) -> Declined:
         for one in found[:PROBLEMS_MAX]
     ]
     return Declined(INVALID, problems)
+
+
+def unknown() -> Declined:
+    """Who calls shows no token that opens this."""
+    return _declined(UNKNOWN, "a bearer token that may do this is needed", "not_allowed")
 
 
 def nobody_waits() -> Declined:

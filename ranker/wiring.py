@@ -55,7 +55,7 @@ class Ranker:
         self._load_heads = heads_loader(settings.model, self._weights.value)
         self._reading: Reading | None = None
         self._popular = Popular()
-        url = settings.redis.get_secret_value()
+        url = settings.redis_url()
         self._live = LiveTables(
             self._plan,
             redis_feeds(url),

@@ -37,8 +37,7 @@ FORGETS: Final = (
 def open_store(settings: StreamingSettings, project: str) -> RedisRows:
     """Rows of a project; every entity but users is indexed, because the ranker loads it whole."""
     indexed = ("item_id", "author_id", "category", "surface")
-    url = settings.redis.get_secret_value()
-    return RedisRows(url, project, indexed, settings.durability)
+    return RedisRows(settings.redis_url(), project, indexed, settings.durability)
 
 
 def open_broker(settings: StreamingSettings) -> Broker:

@@ -1,13 +1,13 @@
 """The ranker's files, and the processes that answer over HTTP."""
 
 import re
-import ssl
 from collections.abc import Iterator
 from typing import Final
 
 import httpx
 
 from deploy.doctor.finding import Finding, ok
+from deploy.ranker_link import reaching
 from features.errors import Unavailable
 from features.spec import Plan
 from features.version import VERSION
@@ -48,19 +48,24 @@ def look_at_files(settings: RankerSettings, plan: Plan) -> Iterator[Finding]:
         yield ok("model", f"{heads}: {len(manifest.features)} columns that the registry has")
 
 
-def look_at_ranker(url: str, trust: ssl.SSLContext | bool = True) -> Iterator[Finding]:
+def look_at_ranker(url: str) -> Iterator[Finding]:
     """A ranker that runs. Raises Unavailable when nothing answers."""
-    ready = _get(f"{url}/readyz", trust)
+    ready = _get(f"{url}/readyz")
     if ready.status_code == 200:
         yield ok("ranker", f"{url} is ready")
     else:
         why = ready.text.strip()[:200]
         mend = "give it time to load its items; then its log says what holds it up"
         yield Finding("ranker", "fault", f"{url} is not ready: {why}", mend)
-    metrics = _get(f"{url}/metrics", trust)
+    metrics = _get(f"{url}/metrics")
     if metrics.status_code != 200:
         says = f"{url}/metrics answers {metrics.status_code}"
-        yield Finding("ranker/metrics", "note", says, "give its token (--token)")
+        yield Finding(
+            "ranker/metrics",
+            "note",
+            says,
+            "set HEADRACE_RANKER_TOKEN to one of its HEADRACE_ADMIN_TOKENS",
+        )
         return
     yield _version("ranker/version", url, metrics.text)
     stale, connected = (_gauge(metrics.text, k) for k in ("item_staleness_ms", "tables_connected"))
@@ -78,7 +83,7 @@ def look_at_ranker(url: str, trust: ssl.SSLContext | bool = True) -> Iterator[Fi
 
 def look_at_worker(url: str) -> Iterator[Finding]:
     """A route, aggregate or archive that runs. Raises Unavailable when nothing answers."""
-    check, health = f"worker {url}", _get(f"{url}/healthz", True)
+    check, health = f"worker {url}", _get(f"{url}/healthz")
     first, *faults = health.text.strip().splitlines() or [""]
     if health.status_code != 200:
         mend = "it joins within seconds; its log says what holds it up"
@@ -88,7 +93,7 @@ def look_at_worker(url: str) -> Iterator[Finding]:
         yield Finding(check, "fault", fault, mend)
     if health.status_code == 200 and not faults:
         yield ok(check, "has joined its group, and nothing is stopped")
-    yield _version(check, url, _get(f"{url}/metrics", True).text)
+    yield _version(check, url, _get(f"{url}/metrics").text)
 
 
 def _version(check: str, url: str, metrics: str) -> Finding:
@@ -106,8 +111,8 @@ def _gauge(metrics: str, kind: str) -> float:
     return float(found[1]) if found else float("nan")
 
 
-def _get(url: str, trust: ssl.SSLContext | bool) -> httpx.Response:
+def _get(url: str) -> httpx.Response:
     try:
-        return httpx.get(url, timeout=TIMEOUT_S, verify=trust, trust_env=False)
-    except httpx.HTTPError as error:
+        return httpx.get(url, timeout=TIMEOUT_S, trust_env=False, **reaching())
+    except (httpx.HTTPError, OSError) as error:
         raise Unavailable(f"{url} does not answer ({error})") from error

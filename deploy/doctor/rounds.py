@@ -34,8 +34,11 @@ def rounds(asked: Asked) -> Iterator[Finding]:
         streaming, ranking = StreamingSettings(), RankerSettings()
     except ValidationError as error:
         for one in error.errors(include_url=False, include_input=False, include_context=False):
-            name = f"HEADRACE_{'_'.join(map(str, one['loc'])).upper()}"
-            yield Finding("settings", "fault", f"{name}: {one['msg']}", f"set {name} right")
+            name = "_".join(map(str, one["loc"])).upper()
+            says = f"HEADRACE_{name}: {one['msg']}" if name else one["msg"]
+            yield Finding(
+                "settings", "fault", says, "set it right; the operator's guide has a table"
+            )
         return
     if "settings" in asked.parts:
         yield ok("settings", f"version {VERSION}; every process can read its settings")
@@ -75,7 +78,7 @@ class _Patient:
 
     def _redis(self) -> Iterator[Finding]:
         plan, settings = self._known(), self.streaming
-        yield from redis.look(settings.redis.get_secret_value(), plan.project, settings.durability)
+        yield from redis.look(settings.redis_url(), plan.project, settings.durability)
         store = open_store(settings, plan.project)
         try:
             yield from definitions.look_in_force(store, plan)
@@ -89,7 +92,8 @@ class _Patient:
 
     def _ranker(self) -> Iterator[Finding]:
         settings = self.ranking
-        usual = f"http://{settings.http_host}:{settings.http_port}"
+        scheme = "http" if settings.tls_cert_file is None else "https"
+        usual = f"{scheme}://{settings.http_host}:{settings.http_port}"
         yield from ranker.look_at_ranker((self.asked.ranker or usual).rstrip("/"))
 
     def _workers(self) -> Iterator[Finding]:

@@ -26,8 +26,10 @@ SETTINGS: dict[str, type[BaseSettings]] = {
 OF_THE_COMMAND_LINE = {
     "HEADRACE_DATA",
     "HEADRACE_RANKER",
+    "HEADRACE_RANKER_CA_FILE",
     "HEADRACE_RANKER_GRPC",
     "HEADRACE_RANKER_PROCESSES",
+    "HEADRACE_RANKER_TOKEN",
 }
 LANGUAGES = {"yaml", "sh", "python", "text", "json", "ini", "mermaid"}
 OPERATOR = PAGES[-1]
