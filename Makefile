@@ -5,7 +5,7 @@ LOCK := deploy/requirements/dev.txt
 BIN := .venv/bin
 STAMP := .venv/made
 
-.PHONY: help env demo test check chaos kafka format proto bench lock clean
+.PHONY: help env demo test check chaos kafka format proto bench monitoring soak lock clean
 
 help:
 	@echo 'make env               .venv from the pinned, hashed requirements'
@@ -13,10 +13,13 @@ help:
 	@echo 'make test [ARGS=...]   the tests'
 	@echo 'make check             ruff, mypy --strict, import-linter, deptry'
 	@echo 'make bench NAME=...    one benchmark beside its yardstick; FULL=1 for its full size'
-	@echo 'make chaos [KILLS=500] real processes killed at random for about an hour; goes on where it stopped'
+	@echo 'make chaos [KILLS=500] real processes killed at random for about an hour; goes on where it stopped;'
+	@echo '                       then slow, lossy, silent links, full disks and the like (tests/chaos/experiments)'
+	@echo 'make soak [SECONDS=3600] an hour of mixed load: flat memory and latency, no error, rows equal the recount'
 	@echo 'make kafka             the jars of Apache Kafka that tests run (needs Java and Maven)'
 	@echo 'make format            ruff, with its fixes'
 	@echo 'make proto             the Python of ranker/v1/ranker.proto'
+	@echo 'make monitoring        alert rules and dashboards, from deploy/monitoring'
 	@echo 'make lock              the requirements anew, from pyproject.toml'
 	@echo 'make clean             removes .venv and what the tools left'
 
@@ -56,6 +59,11 @@ chaos: env
 	$(BIN)/python -m tests.chaos.simulator --seeds 20000
 	HEADRACE_TEST_LONG=1 $(BIN)/pytest -q -k back_pressure tests
 	$(BIN)/python -m tests.chaos.real --kills $(or $(KILLS),500) --resume
+	$(BIN)/python -m tests.chaos.laboratory $(EXPERIMENTS)
+
+# Leaves its picture in .headrace-soak, beside the checkout's other leavings.
+soak: env
+	$(BIN)/python -m tests.chaos.soak --seconds $(or $(SECONDS),3600)
 
 format: env
 	$(BIN)/ruff check --fix .
@@ -67,6 +75,9 @@ proto: env
 bench: env
 	@FULL=$(FULL) $(BIN)/python -m tests.benchmarks $(NAME)
 
+monitoring: env
+	@$(BIN)/python -m deploy.monitoring
+
 lock: env
 	$(BIN)/uv pip compile --universal --fork-strategy fewest --python-version 3.11 --all-extras \
 	  --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet $(LOCK_ARGS) \
@@ -74,5 +85,5 @@ lock: env
 	@if grep -n '://' $(LOCK); then echo "$(LOCK) names a host" >&2; exit 1; fi
 
 clean:
-	rm -rf .venv .headrace .headrace-chaos .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .headrace .headrace-chaos .headrace-soak .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

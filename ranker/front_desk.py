@@ -99,6 +99,7 @@ class FrontDesk:
 
     async def _ranked(self, read: Read, left_ms: float | None, gone: Gone | None) -> RankResponse:
         came = time.monotonic()
+        request: RankRequest | None = None
         try:
             request = read()
             usual_ms = request.deadline_ms or self._deadline_ms
@@ -121,7 +122,8 @@ class FrontDesk:
         except Left:
             raise self._declined(nobody_waits()) from None
         except Exception as error:
-            log.error("a rank request broke the ranker", exc_info=error)
+            who = {"user_id": request.user_id} if request is not None else {}
+            log.error("a rank request broke the ranker", exc_info=error, extra=who)
             raise self._declined(
                 _declined(FAILED, "the ranker failed; its log says where", "internal")
             ) from None

@@ -22,6 +22,12 @@ class Observer:
             ("outcome",),
             registry=self.registry,
         )
+        self._answers = Counter(
+            "headrace_rank_answers",
+            "Feeds, by whether no stage was late or missing.",
+            ("whole",),
+            registry=self.registry,
+        )
         self._took = Histogram(
             "headrace_rank_seconds",
             "Time in the pipeline.",
@@ -62,6 +68,7 @@ class Observer:
     def answered(self, response: RankResponse) -> None:
         """Note an answer."""
         self._requests.labels("ok").inc()
+        self._answers.labels("no" if response.degraded else "yes").inc()
         self._took.observe(response.took_ms / 1000)
         for stage in response.degraded:
             self._degraded.labels(stage_of(stage)).inc()

@@ -1,17 +1,18 @@
 """Settings of the ranker, read once from the environment (prefix HEADRACE_)."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from features.kafka_security import KafkaSecuritySettings, readable
+from features.log_settings import LogSettings
 from features.redis_security import RedisSettings
 from ranker.stages.neighbours import EXACT_MAX
 
 
-class RankerSettings(KafkaSecuritySettings, RedisSettings):
+class RankerSettings(KafkaSecuritySettings, RedisSettings, LogSettings):
     """Everything the ranker can be told."""
 
     model_config = SettingsConfigDict(
@@ -82,7 +83,6 @@ class RankerSettings(KafkaSecuritySettings, RedisSettings):
     sourced_max: int = Field(500, ge=1)
     """Candidates that each source of our own may bring."""
     plan_refresh_ms: int = Field(2_000, ge=100)
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")
     def _ports_are_whole(self) -> Self:

@@ -6,11 +6,12 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from features.kafka_security import KafkaSecuritySettings
+from features.log_settings import LogSettings
 from features.redis_rows import Durability
 from features.redis_security import RedisSettings
 
 
-class StreamingSettings(KafkaSecuritySettings, RedisSettings):
+class StreamingSettings(KafkaSecuritySettings, RedisSettings, LogSettings):
     """Everything `route`, `aggregate` and `archive` can be told."""
 
     model_config = SettingsConfigDict(

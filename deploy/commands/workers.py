@@ -4,7 +4,6 @@ Metrics are imported before anything that imports Feast: Feast points Prometheus
 shared files, and Prometheus decides at its own import whether to use one.
 """
 
-import logging
 import signal
 from collections.abc import Callable
 from typing import Annotated, Final
@@ -17,19 +16,25 @@ ONCE_IDLE_MS: Final = 3_000
 def route() -> None:
     """Turn events into updates: Kafka `events` to Kafka `updates`."""
     import streaming.metrics  # noqa: F401 - first
+    from deploy import logs
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_route
 
-    run_route(StreamingSettings(), _until_stopped())
+    settings = StreamingSettings()
+    logs.set_up("route", settings)
+    run_route(settings, _until_stopped())
 
 
 def aggregate() -> None:
     """Fold updates into rows: Kafka `updates` to Redis."""
     import streaming.metrics  # noqa: F401 - first
+    from deploy import logs
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_aggregate
 
-    run_aggregate(StreamingSettings(), _until_stopped())
+    settings = StreamingSettings()
+    logs.set_up("aggregate", settings)
+    run_aggregate(settings, _until_stopped())
 
 
 def archive(
@@ -39,10 +44,13 @@ def archive(
 ) -> None:
     """Write row versions for Feast's offline store: Kafka `updates` to Parquet."""
     import streaming.metrics  # noqa: F401 - first
+    from deploy import logs
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_archive
 
-    run_archive(StreamingSettings(), _until_stopped(), ONCE_IDLE_MS if once else None)
+    settings = StreamingSettings()
+    logs.set_up("archive", settings)
+    run_archive(settings, _until_stopped(), ONCE_IDLE_MS if once else None)
 
 
 def ranker(
@@ -64,22 +72,19 @@ def ranker(
         alone = {"HEADRACE_RANKER_PROCESSES": "1", "HEADRACE_SHARE_PORTS": "true"}
         return run_replicas(headrace_command("ranker"), processes, alone)
     import ranker.metrics  # noqa: F401 - first
+    from deploy import logs
     from deploy.kernels import compile_kernels
     from ranker.settings import RankerSettings
     from ranker.wiring import run_ranker
 
     settings = RankerSettings()
-    logging.basicConfig(level=settings.log_level, format=_FORMAT)
+    logs.set_up("ranker", settings)
     compile_kernels()  # so that the first request finds them all, whatever it asks
     return run_ranker(settings)
 
 
-_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-
-
 def _until_stopped() -> Callable[[], bool]:
     """Whether SIGTERM or SIGINT has come."""
-    logging.basicConfig(level=logging.INFO, format=_FORMAT)
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopped.append(received))
