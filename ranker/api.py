@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, JsonValue, ValidationError
 from starlette.requests import ClientDisconnect
 
+from features.traces import HEADER
 from ranker.front_desk import (
     BODY_BYTES_MAX,
     UNKNOWN,
@@ -101,7 +102,10 @@ def make_app(service: Service, guard: Guard = OPEN) -> FastAPI:
             admit(request)
             desk.knock()
             body = await _body(request)
-            return answered(await desk.rank(_parser(body), gone=lambda: _gone(request)))
+            trace = request.headers.get(HEADER)
+            return answered(
+                await desk.rank(_parser(body), gone=lambda: _gone(request), trace=trace)
+            )
         except Declined as why:
             return declined(why)
 

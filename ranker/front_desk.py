@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
+from features.traces import NO_TRACES, Traces
 from ranker.admission import Admission, Gone, Left, Overloaded
 from ranker.metrics import Observer
 from ranker.request import Problem, RankRequest, RankResponse
@@ -68,12 +69,14 @@ class FrontDesk:
         observer: Observer,
         admission: Admission,
         deadline_ms: int,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """`deadline_ms`: of requests that name none."""
         self._rank = rank
         self._observer = observer
         self._admission = admission
         self._deadline_ms = deadline_ms
+        self._traces = traces
         self.busy = 0
         """Requests and batches that came and are not answered yet."""
         self._idle = asyncio.Event()
@@ -91,11 +94,17 @@ class FrontDesk:
             raise self._declined(_overloaded(error)) from None
 
     async def rank(
-        self, read: Read, left_ms: float | None = None, gone: Gone | None = None
+        self,
+        read: Read,
+        left_ms: float | None = None,
+        gone: Gone | None = None,
+        trace: str | None = None,
     ) -> RankResponse:
-        """The feed for one request, whose caller waits for so long."""
-        with self._noted():
-            return await self._ranked(read, left_ms, gone)
+        """The feed for one request, whose caller waits for so long and is part of a trace."""
+        with self._noted(), self._traces.span("rank", () if trace is None else (trace,)) as span:
+            response = await self._ranked(read, left_ms, gone)
+            span.note(items=len(response.items), degraded=",".join(response.degraded))
+            return response
 
     async def _ranked(self, read: Read, left_ms: float | None, gone: Gone | None) -> RankResponse:
         came = time.monotonic()

@@ -13,6 +13,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from features.traces import HEADER
 from ranker.api import Service
 from ranker.front_desk import BODY_BYTES_MAX, Declined, FrontDesk, Read, unreadable
 from ranker.guard import OPEN, Guard
@@ -118,15 +119,14 @@ def _handlers(desk: FrontDesk, guard: Guard) -> grpc.GenericRpcHandler:
     def admit(context: Context) -> None:
         if not guard.guards("rank"):
             return
-        shown = dict(context.invocation_metadata() or ()).get("authorization")
-        if not guard.admits("rank", None if shown is None else str(shown)):
+        if not guard.admits("rank", _shown(context, "authorization")):
             raise desk.turn_away()
 
     async def rank(content: bytes, context: Context) -> bytes:
         admit(context)
         left_ms = _left_ms(context)
         desk.knock(left_ms)
-        response = await desk.rank(_parser(content), left_ms)
+        response = await desk.rank(_parser(content), left_ms, trace=_shown(context, HEADER))
         return write_response(response).SerializeToString()
 
     async def rank_batch(content: bytes, context: Context) -> bytes:
@@ -183,6 +183,12 @@ def _result(one: RankResponse | Declined) -> pb.RankBatchResult:
     if isinstance(one, Declined):
         return pb.RankBatchResult(problems=write_problems(one.problems, one.retry_after_ms))
     return pb.RankBatchResult(response=write_response(one))
+
+
+def _shown(context: Context, name: str) -> str | None:
+    """What a call's metadata has under a name."""
+    shown = dict(context.invocation_metadata() or ()).get(name)
+    return None if shown is None else str(shown)
 
 
 def _left_ms(context: Context) -> float | None:

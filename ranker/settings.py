@@ -9,10 +9,11 @@ from pydantic_settings import SettingsConfigDict
 from features.kafka_security import KafkaSecuritySettings, readable
 from features.log_settings import LogSettings
 from features.redis_security import RedisSettings
+from features.traces.settings import TraceSettings
 from ranker.stages.neighbours import EXACT_MAX
 
 
-class RankerSettings(KafkaSecuritySettings, RedisSettings, LogSettings):
+class RankerSettings(KafkaSecuritySettings, RedisSettings, LogSettings, TraceSettings):
     """Everything the ranker can be told."""
 
     model_config = SettingsConfigDict(
