@@ -28,7 +28,7 @@ class Span(Protocol):
 class Traces(Protocol):
     """Where spans go. Never blocks and never fails."""
 
-    def span(self, name: str, parents: Sequence[str] = ()) -> AbstractContextManager[Span]:
+    def span(self, name: str, parents: Iterable[str] = ()) -> AbstractContextManager[Span]:
         """A span below the first of its parents, with links to the others."""
 
     def note(self, **values: float | str) -> None:
@@ -56,7 +56,7 @@ class NoTraces:
     """Traces that are off."""
 
     @contextmanager
-    def span(self, name: str, parents: Sequence[str] = ()) -> Iterator[Span]:
+    def span(self, name: str, parents: Iterable[str] = ()) -> Iterator[Span]:
         """Nothing but the `with`."""
         yield _NO_SPAN
 
@@ -70,13 +70,17 @@ class NoTraces:
 NO_TRACES: Final = NoTraces()
 
 
-def sampled(headers: Iterable[Sequence[tuple[str, bytes]]]) -> list[str]:
-    """The recorded traces that records belong to, each once, and no more than a span may have."""
-    found: dict[str, None] = {}
+def sampled(headers: Iterable[Sequence[tuple[str, bytes]]]) -> Iterator[str]:
+    """The recorded traces that records belong to, each once, and no more than a span may have.
+
+    Nothing is looked at before it is asked for: traces that are off ask for nothing.
+    """
+    found: set[bytes] = set()
     for one in headers:
         for name, value in one:
-            if name == HEADER and len(value) == _BYTES and value.endswith(_SAMPLED):
-                found[value.decode("ascii", "replace")] = None
+            known = name == HEADER and len(value) == _BYTES and value.endswith(_SAMPLED)
+            if known and value not in found:
+                found.add(value)
+                yield value.decode("ascii", "replace")
                 if len(found) == PARENTS_MAX:
-                    return list(found)
-    return list(found)
+                    return

@@ -1,6 +1,6 @@
 """Traces by OpenTelemetry: recorded, and sent by OTLP."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from opentelemetry import trace
@@ -35,7 +35,7 @@ class OtelTraces:
         self._tracer = self._provider.get_tracer("headrace")
 
     @contextmanager
-    def span(self, name: str, parents: Sequence[str] = ()) -> Iterator[Span]:
+    def span(self, name: str, parents: Iterable[str] = ()) -> Iterator[Span]:
         """A span below the first of its parents, with links to the others."""
         known = [found for parent in parents if (found := _context(parent)) is not None]
         above = None

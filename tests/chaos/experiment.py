@@ -4,6 +4,7 @@ import contextlib
 import random
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from features.spec import Plan
 from ranker.client import NO_RETRIES, Client, RankError, RankRequest, RankResponse, Retries
+from ranker.metrics import stage_of
 from tests.chaos.links import LINKS, RANKERS, WORKERS, Town, faketime, full, pressed, skewed
 from tests.chaos.proxy import Trouble
 from tests.chaos.round import Round, Settings
@@ -78,6 +80,8 @@ class Result:
     events: int = 0
     lost: int | None = None
     recovered_s: float = 0.0
+    lacked: dict[str, int] = field(default_factory=dict)
+    """Feeds that lacked a stage, by the stage."""
     refuted: list[str] = field(default_factory=list)
     skipped: str | None = None
 
@@ -112,6 +116,7 @@ def run(name: str, experiment: Experiment, here: Town, plan: Plan, seed: str) ->
         here.mend()
         one.close()
     result.calls, result.answered, result.whole = callers.calls, callers.answered, callers.whole
+    result.lacked = dict(callers.lacked.most_common())
     try:
         one.compare()
         result.lost = 0
@@ -158,7 +163,12 @@ def _refuted(steady: Steady, result: Result) -> list[str]:
 
 def is_whole(feed: RankResponse) -> bool:
     """Whether no stage was late or missing; that there is no model here is nobody's trouble."""
-    return all(why.startswith("model: no model") for why in feed.degraded)
+    return not lacking_in(feed)
+
+
+def lacking_in(feed: RankResponse) -> list[str]:
+    """The stages that a feed lacks."""
+    return [stage_of(why) for why in feed.degraded if not why.startswith("model: no model")]
 
 
 class Callers:
@@ -166,6 +176,7 @@ class Callers:
 
     def __init__(self, address: str, retries: bool) -> None:
         self.calls = self.answered = self.whole = 0
+        self.lacked: Counter[str] = Counter()
         self._retries = Retries() if retries else NO_RETRIES
         self._address = address
         self._stopping = threading.Event()
@@ -196,3 +207,4 @@ class Callers:
                     self.calls += 1
                     self.answered += feed is not None
                     self.whole += feed is not None and is_whole(feed)
+                    self.lacked.update(lacking_in(feed) if feed is not None else ())

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from tests.chaos.links import town
 
 def main(names: Sequence[str]) -> int:
     """Run what the names say, or all; returns the exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and leave nothing behind
     if (why := kafka_server.missing()) is not None:
         sys.exit(why)
     files = sorted(FOLDER.glob("*.yaml"))
@@ -62,6 +64,8 @@ def line(one: Result) -> str:
         f"{one.name:<34}{one.answered / one.calls:>9.1%}{one.whole / one.calls:>8.1%}"
         f"{one.events:>8}{lost:>6}{one.recovered_s:>11.1f}"
     )
+    if one.lacked:
+        row += "  lacked " + ", ".join(f"{stage} {n}" for stage, n in one.lacked.items())
     return row + "".join(f"\n    REFUTED: {why}" for why in one.refuted)
 
 

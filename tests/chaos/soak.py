@@ -10,6 +10,7 @@ object. Exits with 1 when anything did not hold.
 import argparse
 import json
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -209,6 +210,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--output", type=Path, default=Path(".headrace-soak"))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and leave nothing behind
     if (why := kafka_server.missing()) is not None:
         sys.exit(why)
     options.output.mkdir(exist_ok=True)
