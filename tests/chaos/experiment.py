@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from features.spec import Plan
 from ranker.client import NO_RETRIES, Client, RankError, RankRequest, RankResponse, Retries
 from ranker.metrics import stage_of
-from tests.chaos.links import LINKS, RANKERS, WORKERS, Town, faketime, full, pressed, skewed
+from tests.chaos.links import LINKS, RANKERS, WORKERS, Town, full, pressed
 from tests.chaos.proxy import Trouble
 from tests.chaos.round import Round, Settings
 
@@ -55,16 +55,15 @@ class Experiment(_Strict):
     links: dict[str, Trouble] = {}
     pressure: Pressure = Pressure()
     restart: list[str] = []
-    clock_s: dict[str, float] = {}
     for_s: float = Field(gt=0, le=600)
     steady: Steady
 
     @model_validator(mode="after")
     def _names_what_there_is(self) -> "Experiment":
-        names = {*self.links} - {*LINKS} | {*self.restart, *self.clock_s} - {*WORKERS, *RANKERS}
+        names = {*self.links} - {*LINKS} | {*self.restart} - {*WORKERS, *RANKERS}
         if names:
             raise ValueError(f"there is no {', '.join(sorted(names))}")
-        if not (self.links or self.restart or self.clock_s or self.pressure != Pressure()):
+        if not (self.links or self.restart or self.pressure != Pressure()):
             raise ValueError("it does nothing")
         return self
 
@@ -95,8 +94,6 @@ def lacking(experiment: Experiment, here: Town) -> str | None:
     """Why an experiment cannot be made on this machine."""
     if experiment.pressure.disk_full and here.disk is None:
         return "only root can make a small disk"
-    if experiment.clock_s and faketime() is None:
-        return "libfaketime is not installed: apt-get install faketime"
     return None
 
 
@@ -135,10 +132,6 @@ def _suffer(experiment: Experiment, here: Town) -> None:
         if pressure.disk_full:
             assert here.disk is not None
             until_the_end.enter_context(full(here.disk))
-        if experiment.clock_s:
-            library = faketime()
-            assert library is not None
-            until_the_end.enter_context(skewed(here, experiment.clock_s, library))
         for link, trouble in experiment.links.items():
             here.suffer(link, trouble)
         for name in experiment.restart:

@@ -31,7 +31,6 @@ LINKS = (*OF_KAFKA, *OF_REDIS, OF_RANKERS)
 WORKERS = ("route-1", "route-2", "aggregate-1", "aggregate-2")
 RANKERS = ("ranker-1", "ranker-2")
 DISK_MB = 512
-FAKETIME = "/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"
 
 
 @dataclass
@@ -91,12 +90,6 @@ def _gently(child: Child) -> None:
     until(lambda: child.process() is None, 40, f"for {child.name} to end")
     _, status = os.waitpid(child.pid, 0)
     assert status == 0, f"{child.name} ended with {status}: {child.log_tail()}"
-
-
-def faketime() -> str | None:
-    """The library that shows a process another time, where it is installed."""
-    path = FAKETIME.format(machine=os.uname().machine)
-    return path if Path(path).exists() else None
 
 
 @contextlib.contextmanager
@@ -207,21 +200,3 @@ def pressed(cores: int, memory_mb: int) -> Iterator[None]:
         for one in others:
             one.kill()
             one.wait()
-
-
-@contextlib.contextmanager
-def skewed(here: Town, clocks: dict[str, float], library: str) -> Iterator[None]:
-    """Workers live by clocks that are off, until the end."""
-    try:
-        for name, seconds in clocks.items():
-            here.stream.own[name] = {
-                "LD_PRELOAD": library,
-                "FAKETIME": f"{seconds:+g}s",
-                "DONT_FAKE_MONOTONIC": "1",
-            }
-            here.restart(name)
-        yield
-    finally:
-        for name in clocks:
-            here.stream.own.pop(name, None)
-            here.restart(name)
