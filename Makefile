@@ -6,7 +6,7 @@ LOCK := $(LOCKS)/dev.txt
 BIN := .venv/bin
 STAMP := .venv/made
 
-.PHONY: help aws-test env demo helm scaling test check chaos kafka image format proto bench lock clean
+.PHONY: help aws-test env demo helm scaling test check chaos kafka image format proto bench monitoring soak lock clean
 
 help:
 	@echo 'make env               .venv from the pinned, hashed requirements'
@@ -14,7 +14,9 @@ help:
 	@echo 'make test [ARGS=...]   the tests'
 	@echo 'make check             ruff, mypy --strict, import-linter, deptry'
 	@echo 'make bench NAME=...    one benchmark beside its yardstick; FULL=1 for its full size'
-	@echo 'make chaos [KILLS=500] real processes killed at random for about an hour; goes on where it stopped'
+	@echo 'make chaos [KILLS=500] real processes killed at random for about an hour; goes on where it stopped;'
+	@echo '                       then slow, lossy, silent links, full disks and the like (tests/chaos/experiments)'
+	@echo 'make soak [SECONDS=3600] an hour of mixed load: flat memory and latency, no error, rows equal the recount'
 	@echo 'make kafka             the jars of Apache Kafka that tests run (needs Java and Maven)'
 	@echo 'make aws-test          the AWS stack, synthesised and judged offline (needs Node)'
 	@echo 'make helm              Helm for the tests of the chart'
@@ -22,6 +24,7 @@ help:
 	@echo 'make image             the container image, built and run (needs buildah, podman, runc, debootstrap)'
 	@echo 'make format            ruff, with its fixes'
 	@echo 'make proto             the Python of ranker/v1/ranker.proto'
+	@echo 'make monitoring        alert rules and dashboards, from deploy/monitoring'
 	@echo 'make lock              the requirements anew, from pyproject.toml'
 	@echo 'make clean             removes .venv and what the tools left'
 
@@ -61,6 +64,11 @@ chaos: env
 	$(BIN)/python -m tests.chaos.simulator --seeds 20000
 	HEADRACE_TEST_LONG=1 $(BIN)/pytest -q -k back_pressure tests
 	$(BIN)/python -m tests.chaos.real --kills $(or $(KILLS),500) --resume
+	$(BIN)/python -m tests.chaos.laboratory $(EXPERIMENTS)
+
+# Leaves its picture in .headrace-soak, beside the checkout's other leavings.
+soak: env
+	$(BIN)/python -m tests.chaos.soak --seconds $(or $(SECONDS),3600)
 
 # The image, built and run without a container engine: Debian, root, some minutes the first time.
 image: env
@@ -95,6 +103,9 @@ proto: env
 bench: env
 	@FULL=$(FULL) $(BIN)/python -m tests.benchmarks $(NAME)
 
+monitoring: env
+	@$(BIN)/python -m deploy.monitoring
+
 # dev.txt: a contributor's. image.txt: what the image runs, in the same versions. image-tools.txt:
 # what builds it and stays behind.
 COMPILE = $(BIN)/uv pip compile --universal --fork-strategy fewest --python-version 3.11 \
@@ -109,5 +120,5 @@ lock: env
 	@if grep -n '://' $(LOCKS)/*.txt; then echo "a lock names a host" >&2; exit 1; fi
 
 clean:
-	rm -rf .venv .venv-aws .helm .headrace .headrace-chaos .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-aws .helm .headrace .headrace-chaos .headrace-soak .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@ from deploy.commands import (
     archive,
     dead_letters,
     demo,
+    doctor,
     embeddings,
     events,
     kernels,
@@ -37,6 +38,7 @@ app.add_typer(archive.app, name="archive", rich_help_panel="Run")
 app.command(rich_help_panel="Run")(workers.ranker)
 app.command(rich_help_panel="Run")(plan.plan)
 app.command(rich_help_panel="Run")(switch.switch)
+app.command(rich_help_panel="Run")(doctor.doctor)
 app.command("compile", rich_help_panel="Run")(kernels.compile_)
 
 app.add_typer(events.app, name="events", rich_help_panel="Events")

@@ -34,6 +34,16 @@ class Commands(TyperGroup):
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         try:
             return super().invoke(ctx)
+        except ValueError as error:
+            from pydantic import ValidationError
+
+            if not isinstance(error, ValidationError):
+                raise
+            for one in error.errors(include_url=False, include_input=False, include_context=False):
+                name = "_".join(map(str, one["loc"])).upper()
+                what = f"HEADRACE_{name}: {one['msg']}" if name else one["msg"]
+                err.print(f"[bold red]{error.title}:[/] [red]{escape(what)}[/]", soft_wrap=True)
+            sys.exit(2)
         except HeadraceError as error:
             err.print(
                 f"[bold red]{type(error).__name__}:[/] [red]{escape(str(error))}[/]", soft_wrap=True

@@ -85,10 +85,14 @@ class FeatureRepo:
     """
 
     folder: Path
+    config: Path | None = None
+    """The file that is in force whatever the environment says."""
 
     @property
     def config_file(self) -> Path:
         """The feature_store.yaml in force."""
+        if self.config is not None:
+            return self.config
         override = os.environ.get(FEAST_FS_YAML_FILE_PATH_ENV_NAME)
         return Path(override) if override else self.folder / "feature_store.yaml"
 

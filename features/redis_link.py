@@ -97,7 +97,7 @@ class Link:
                 return cast(list[int], call(lambda: client.waitaof(1, 0, SEAL_TIMEOUT_MS)))[0] >= 1
             return cast(int, call(lambda: client.wait(1, SEAL_TIMEOUT_MS))) >= 1
         except redis.ResponseError:
-            return False
+            return False  # this server knows no such command
 
     def scripted(self, script: str, calls: Sequence[Call]) -> list[Any]:
         """Run a script for each (keys, arguments), pipelined; loads it where it is not known."""
@@ -122,8 +122,17 @@ def call(function: Callable[[], R]) -> R:
         return function()
     except redis.exceptions.NoScriptError:
         raise
+    except redis.AuthenticationError as error:
+        raise Unavailable(
+            f"Redis does not let this user in ({error}): check user and password in HEADRACE_REDIS"
+        ) from error
+    except redis.exceptions.NoPermissionError as error:
+        raise Unavailable(
+            f"Redis denies this user a command or a key ({error}): extend its ACL; "
+            "`headrace doctor` says by what"
+        ) from error
     except _AWAY as error:
-        raise Unavailable(f"Redis does not answer: {type(error).__name__} {error}") from error
+        raise Unavailable(_away(error)) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise Unavailable(f"Redis is full: {error}") from error
     except redis.ResponseError as error:
@@ -136,6 +145,20 @@ def call(function: Callable[[], R]) -> R:
         if cause.startswith(("OOM", "UNBLOCKED", *_AWAY_WORDS)):
             raise Unavailable(f"Redis cannot serve now: {error}") from error
         raise
+
+
+def _away(error: Exception) -> str:
+    """Why a server does not answer, with what to check where the client's word tells."""
+    text = f"Redis does not answer: {type(error).__name__} {error}"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return f"{text}: check HEADRACE_REDIS_CA_FILE, and that its certificate names the address"
+    if "SSL" in text:
+        return f"{text}: check that this port speaks TLS, and whether it asks for a certificate"
+    if "Timeout connecting" in text:
+        return f"{text}: check address and network, and whether this port speaks TLS"
+    if "closed by server" in text or "reset by peer" in text:
+        return f"{text}: check whether this port speaks TLS (rediss://), and the server's log"
+    return text
 
 
 def _connect_once() -> Callable[[Any], None]:

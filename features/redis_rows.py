@@ -138,7 +138,9 @@ class RedisRows:
         try:
             policy = call(lambda: link.client.config_get("maxmemory-policy", "appendonly"))
             replicas = cast(dict[str, Any], call(lambda: link.client.info("replication")))
-        except redis.ResponseError:
+        except (redis.ResponseError, Unavailable) as error:
+            if not isinstance(error.__cause__ or error, redis.ResponseError):
+                raise
             return ["CONFIG is not allowed here: make sure maxmemory-policy is noeviction"]
         settings = cast(dict[str, str], policy)
         if settings.get("maxmemory-policy", "noeviction") != "noeviction":

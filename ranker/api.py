@@ -9,15 +9,19 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, JsonValue, ValidationError
 from starlette.requests import ClientDisconnect
 
+from features.traces import HEADER
 from ranker.front_desk import (
     BODY_BYTES_MAX,
+    UNKNOWN,
     Declined,
     FrontDesk,
     Read,
     nobody_waits,
     refused,
     too_large,
+    unknown,
 )
+from ranker.guard import OPEN, REALM, Guard
 from ranker.metrics import Observer
 from ranker.request import (
     BatchRequest,
@@ -33,6 +37,7 @@ log = logging.getLogger("headrace.ranker")
 
 STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
 WRONG = {
+    401: "No token that may do this.",
     413: "The body is too large.",
     422: "A field is wrong; named.",
     429: "More is asked than can be answered in time.",
@@ -59,12 +64,13 @@ class Service(Protocol):
         ...
 
 
-def make_app(service: Service) -> FastAPI:
+def make_app(service: Service, guard: Guard = OPEN) -> FastAPI:
     """The HTTP application of a ranker."""
     app = FastAPI(
         title="Headrace ranker",
         version="1",
         description="Ranks a home feed from features that a stream keeps fresh.",
+        openapi_url=None if guard.guards("admin") else "/openapi.json",  # its pages go with it
     )
     desk = service.desk
     app.add_exception_handler(Exception, _broke)
@@ -79,17 +85,27 @@ def make_app(service: Service) -> FastAPI:
 
     def declined(why: Declined) -> Response:
         body, more = _problems(why), {}
+        if why.kind is UNKNOWN:
+            more["www-authenticate"] = REALM
         if why.retry_after_ms is not None:
             more["retry-after"] = str(math.ceil(why.retry_after_ms / 1000))
         return Response(body.model_dump_json(), why.kind.http, headers(**more), "application/json")
+
+    def admit(request: Request) -> None:
+        if not guard.admits("rank", request.headers.get("authorization")):
+            raise desk.turn_away()
 
     # The body is read and written by pydantic alone: FastAPI would go over each item in Python.
     @app.post("/v1/rank", **_documented(RankRequest, RankResponse), summary="Rank items for a user")
     async def rank(request: Request) -> Response:
         try:
+            admit(request)
             desk.knock()
             body = await _body(request)
-            return answered(await desk.rank(_parser(body), gone=lambda: _gone(request)))
+            trace = request.headers.get(HEADER)
+            return answered(
+                await desk.rank(_parser(body), gone=lambda: _gone(request), trace=trace)
+            )
         except Declined as why:
             return declined(why)
 
@@ -100,10 +116,18 @@ def make_app(service: Service) -> FastAPI:
     )
     async def rank_batch(request: Request) -> Response:
         try:
+            admit(request)
             results = await desk.batch(_readers(await _body(request)))
         except Declined as why:
             return declined(why)
         return answered(BatchResponse(results=[_result(one) for one in results]))
+
+    _watched(app, service, guard)
+    return app
+
+
+def _watched(app: FastAPI, service: Service, guard: Guard) -> None:
+    """What an orchestrator and a monitor ask."""
 
     @app.get("/healthz", summary="The process lives")
     async def healthz() -> dict[str, str]:
@@ -118,11 +142,16 @@ def make_app(service: Service) -> FastAPI:
         return {"status": "not ready", "reason": reason}
 
     @app.get("/metrics", summary="Prometheus metrics")
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
+        if not guard.admits("admin", request.headers.get("authorization")):
+            return _unknown()
         service.observe()
         return Response(service.observer.text(), media_type="text/plain; version=0.0.4")
 
-    return app
+
+def _unknown() -> Response:
+    body = _problems(unknown())
+    return JSONResponse(body.model_dump(), 401, {"www-authenticate": REALM})
 
 
 def _documented(body: type[BaseModel], answer: type[BaseModel]) -> dict[str, Any]:

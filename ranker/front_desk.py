@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
+from features.traces import NO_TRACES, Traces
 from ranker.admission import Admission, Gone, Left, Overloaded
 from ranker.metrics import Observer
 from ranker.request import Problem, RankRequest, RankResponse
@@ -38,6 +39,7 @@ class Kind(NamedTuple):
     grpc: str
 
 
+UNKNOWN: Final = Kind("unknown", 401, "UNAUTHENTICATED")
 INVALID: Final = Kind("refused", 422, "INVALID_ARGUMENT")
 TOO_LARGE: Final = Kind("refused", 413, "RESOURCE_EXHAUSTED")
 OVERLOADED: Final = Kind("overloaded", 429, "RESOURCE_EXHAUSTED")
@@ -67,16 +69,22 @@ class FrontDesk:
         observer: Observer,
         admission: Admission,
         deadline_ms: int,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """`deadline_ms`: of requests that name none."""
         self._rank = rank
         self._observer = observer
         self._admission = admission
         self._deadline_ms = deadline_ms
+        self._traces = traces
         self.busy = 0
         """Requests and batches that came and are not answered yet."""
         self._idle = asyncio.Event()
         self._idle.set()
+
+    def turn_away(self) -> Declined:
+        """What a caller gets who may not ask, counted."""
+        return self._declined(unknown())
 
     def knock(self, left_ms: float | None = None) -> None:
         """Raise `Declined` at once when there is no room: before anything is read."""
@@ -86,14 +94,21 @@ class FrontDesk:
             raise self._declined(_overloaded(error)) from None
 
     async def rank(
-        self, read: Read, left_ms: float | None = None, gone: Gone | None = None
+        self,
+        read: Read,
+        left_ms: float | None = None,
+        gone: Gone | None = None,
+        trace: str | None = None,
     ) -> RankResponse:
-        """The feed for one request, whose caller waits for so long."""
-        with self._noted():
-            return await self._ranked(read, left_ms, gone)
+        """The feed for one request, whose caller waits for so long and is part of a trace."""
+        with self._noted(), self._traces.span("rank", () if trace is None else (trace,)) as span:
+            response = await self._ranked(read, left_ms, gone)
+            span.note(items=len(response.items), degraded=",".join(response.degraded))
+            return response
 
     async def _ranked(self, read: Read, left_ms: float | None, gone: Gone | None) -> RankResponse:
         came = time.monotonic()
+        request: RankRequest | None = None
         try:
             request = read()
             usual_ms = request.deadline_ms or self._deadline_ms
@@ -116,7 +131,8 @@ class FrontDesk:
         except Left:
             raise self._declined(nobody_waits()) from None
         except Exception as error:
-            log.error("a rank request broke the ranker", exc_info=error)
+            who = {"user_id": request.user_id} if request is not None else {}
+            log.error("a rank request broke the ranker", exc_info=error, extra=who)
             raise self._declined(
                 _declined(FAILED, "the ranker failed; its log says where", "internal")
             ) from None
@@ -176,6 +192,11 @@ def refused(error: ValidationError) -> Declined:
         for one in found[:PROBLEMS_MAX]
     ]
     return Declined(INVALID, problems)
+
+
+def unknown() -> Declined:
+    """Who calls shows no token that opens this."""
+    return _declined(UNKNOWN, "a bearer token that may do this is needed", "not_allowed")
 
 
 def nobody_waits() -> Declined:

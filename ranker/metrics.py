@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from features.version import VERSION
 from ranker.request import RankResponse
 
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -19,6 +20,12 @@ class Observer:
             "headrace_rank_requests",
             "Rank requests by outcome.",
             ("outcome",),
+            registry=self.registry,
+        )
+        self._answers = Counter(
+            "headrace_rank_answers",
+            "Feeds, by whether no stage was late or missing.",
+            ("whole",),
             registry=self.registry,
         )
         self._took = Histogram(
@@ -53,9 +60,15 @@ class Observer:
             registry=self.registry,
         )
 
+        build = Gauge(
+            "headrace_build_info", "The version that runs.", ("version",), registry=self.registry
+        )
+        build.labels(VERSION).set(1)
+
     def answered(self, response: RankResponse) -> None:
         """Note an answer."""
         self._requests.labels("ok").inc()
+        self._answers.labels("no" if response.degraded else "yes").inc()
         self._took.observe(response.took_ms / 1000)
         for stage in response.degraded:
             self._degraded.labels(stage_of(stage)).inc()

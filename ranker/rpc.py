@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import grpc
@@ -12,8 +13,10 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from features.traces import HEADER
 from ranker.api import Service
 from ranker.front_desk import BODY_BYTES_MAX, Declined, FrontDesk, Read, unreadable
+from ranker.guard import OPEN, Guard
 from ranker.request import RankResponse
 from ranker.v1 import ranker_pb2 as pb
 from ranker.wire import read_request, write_problems, write_response
@@ -33,6 +36,14 @@ OPTIONS: Final = {
     "grpc.http2.min_ping_interval_without_data_ms": 5_000,
 }
 
+
+def server_tls(certificate: Path, key: Path, ca: Path | None) -> grpc.ServerCredentials:
+    """TLS of the port, from PEM files; with `ca` every caller must show a certificate."""
+    pair = (key.read_bytes(), certificate.read_bytes())
+    root = None if ca is None else ca.read_bytes()
+    return grpc.ssl_server_credentials([pair], root, require_client_auth=ca is not None)
+
+
 Context = ServicerContext[bytes, bytes]
 Answer = Callable[[bytes, Context], Awaitable[bytes]]
 
@@ -40,18 +51,30 @@ Answer = Callable[[bytes, Context], Awaitable[bytes]]
 class RpcServer:
     """The gRPC face of a ranker, in the running event loop."""
 
-    def __init__(self, service: Service, address: str, share_port: bool = False) -> None:
+    def __init__(
+        self,
+        service: Service,
+        address: str,
+        share_port: bool = False,
+        tls: grpc.ServerCredentials | None = None,
+        guard: Guard = OPEN,
+    ) -> None:
         """Raises OSError when the address cannot be listened on."""
         self._service = service
         options = [*OPTIONS.items(), ("grpc.so_reuseport", int(share_port))]
         self._server = grpc.aio.server(options=options)
         self._health = health.HealthServicer()
-        self._server.add_generic_rpc_handlers((_handlers(service.desk),))
+        self._server.add_generic_rpc_handlers((_handlers(service.desk, guard),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, HEALTH, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        if not guard.guards("admin"):
+            reflection.enable_server_reflection(names, self._server)
         try:
-            self.port: int = self._server.add_insecure_port(address)
+            self.port: int = (
+                self._server.add_insecure_port(address)
+                if tls is None
+                else self._server.add_secure_port(address, tls)
+            )
         except RuntimeError as error:
             raise OSError(f"gRPC cannot listen on {address}: {error}") from error
         self._following: asyncio.Task[None] | None = None
@@ -90,16 +113,24 @@ class RpcServer:
             await self._health.set(name, status.SERVING if ready else status.NOT_SERVING)
 
 
-def _handlers(desk: FrontDesk) -> grpc.GenericRpcHandler:
+def _handlers(desk: FrontDesk, guard: Guard) -> grpc.GenericRpcHandler:
     """The calls, from bytes to bytes: a call that is turned away is not even parsed."""
 
+    def admit(context: Context) -> None:
+        if not guard.guards("rank"):
+            return
+        if not guard.admits("rank", _shown(context, "authorization")):
+            raise desk.turn_away()
+
     async def rank(content: bytes, context: Context) -> bytes:
+        admit(context)
         left_ms = _left_ms(context)
         desk.knock(left_ms)
-        response = await desk.rank(_parser(content), left_ms)
+        response = await desk.rank(_parser(content), left_ms, trace=_shown(context, HEADER))
         return write_response(response).SerializeToString()
 
     async def rank_batch(content: bytes, context: Context) -> bytes:
+        admit(context)
         batch = _parse(pb.RankBatchRequest, content)
         results = await desk.batch([_checker(one) for one in batch.requests], _left_ms(context))
         return pb.RankBatchResponse(results=map(_result, results)).SerializeToString()
@@ -152,6 +183,12 @@ def _result(one: RankResponse | Declined) -> pb.RankBatchResult:
     if isinstance(one, Declined):
         return pb.RankBatchResult(problems=write_problems(one.problems, one.retry_after_ms))
     return pb.RankBatchResult(response=write_response(one))
+
+
+def _shown(context: Context, name: str) -> str | None:
+    """What a call's metadata has under a name."""
+    shown = dict(context.invocation_metadata() or ()).get(name)
+    return None if shown is None else str(shown)
 
 
 def _left_ms(context: Context) -> float | None:

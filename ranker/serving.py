@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Final, Protocol
@@ -14,7 +15,8 @@ import uvicorn
 
 from features.errors import Refused
 from ranker.api import Service, make_app
-from ranker.rpc import RpcServer
+from ranker.guard import Guard
+from ranker.rpc import RpcServer, server_tls
 from ranker.settings import RankerSettings
 
 log = logging.getLogger("headrace.ranker")
@@ -37,6 +39,8 @@ class Stoppable(Service, Protocol):
 
 def run(service: Stoppable, settings: RankerSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
+    if _in_the_open(settings):
+        log.warning("tokens are asked for and TLS is off: anybody on the way can read them")
     http = _http_server(service, settings)
     with asyncio.Runner(loop_factory=http.config.get_loop_factory()) as runner:
         runner.run(_serve(service, settings, http))
@@ -76,11 +80,23 @@ async def _listening(
         await serving
 
 
+def _in_the_open(settings: RankerSettings) -> bool:
+    tokens = settings.rank_tokens or settings.admin_tokens
+    local = settings.http_host in ("127.0.0.1", "::1", "localhost")
+    return tokens is not None and settings.tls_cert_file is None and not local
+
+
+def _guard(settings: RankerSettings) -> Guard:
+    return Guard.of(settings.rank_tokens, settings.admin_tokens)
+
+
 def _rpc_server(service: Service, settings: RankerSettings) -> RpcServer:
     """The gRPC face, not started yet. Raises `Refused` when its address is taken."""
     address = f"{settings.http_host}:{settings.grpc_port}"
+    certificate, key = settings.tls_cert_file, settings.tls_key_file
+    tls = server_tls(certificate, key, settings.tls_ca_file) if certificate and key else None
     try:
-        return RpcServer(service, address, settings.share_ports)
+        return RpcServer(service, address, settings.share_ports, tls, _guard(settings))
     except OSError as error:
         raise Refused(f"{error}: set HEADRACE_GRPC_PORT (0 turns gRPC off)") from error
 
@@ -95,7 +111,11 @@ class _HttpServer(uvicorn.Server):
 
 def _http_server(service: Service, settings: RankerSettings) -> uvicorn.Server:
     config = uvicorn.Config(
-        make_app(service),
+        make_app(service, _guard(settings)),
+        ssl_certfile=settings.tls_cert_file,
+        ssl_keyfile=settings.tls_key_file,
+        ssl_ca_certs=None if settings.tls_ca_file is None else str(settings.tls_ca_file),
+        ssl_cert_reqs=ssl.CERT_NONE if settings.tls_ca_file is None else ssl.CERT_REQUIRED,
         lifespan="off",
         log_level="warning",
         access_log=False,

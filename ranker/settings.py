@@ -1,23 +1,29 @@
 """Settings of the ranker, read once from the environment (prefix HEADRACE_)."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from features.kafka_security import KafkaSecuritySettings
+from features.kafka_security import KafkaSecuritySettings, readable
+from features.log_settings import LogSettings
+from features.redis_security import RedisSettings
+from features.traces.settings import TraceSettings
 from ranker.stages.neighbours import EXACT_MAX
 
 
-class RankerSettings(KafkaSecuritySettings):
+class RankerSettings(KafkaSecuritySettings, RedisSettings, LogSettings, TraceSettings):
     """Everything the ranker can be told."""
 
     model_config = SettingsConfigDict(
-        env_prefix="HEADRACE_", frozen=True, extra="ignore", protected_namespaces=()
+        env_prefix="HEADRACE_",
+        frozen=True,
+        extra="ignore",
+        protected_namespaces=(),
+        hide_input_in_errors=True,
     )
 
-    redis: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     kafka: str = "127.0.0.1:9092"
     """Where the serving log goes; empty turns it off."""
     rankings_topic: str = "rankings"
@@ -31,6 +37,15 @@ class RankerSettings(KafkaSecuritySettings):
     http_port: int = Field(8080, ge=1, le=65535)
     grpc_port: int = Field(8081, ge=0, le=65535)
     """On the host that HTTP listens on; 0 turns gRPC off."""
+    tls_cert_file: Path | None = None
+    """PEM chain of both ports; none: they are not encrypted."""
+    tls_key_file: Path | None = None
+    tls_ca_file: Path | None = None
+    """Who signed callers' certificates; with it every caller must show one."""
+    rank_tokens: SecretStr | None = None
+    """Bearer tokens that may rank, comma-separated so that one can follow another; none: open."""
+    admin_tokens: SecretStr | None = None
+    """Likewise for /metrics and the pages that describe the API."""
     share_ports: bool = False
     """Other rankers on this machine listen on the same ports; the kernel shares connections out."""
     requests_running_max: int = Field(4, ge=1)
@@ -69,4 +84,10 @@ class RankerSettings(KafkaSecuritySettings):
     sourced_max: int = Field(500, ge=1)
     """Candidates that each source of our own may bring."""
     plan_refresh_ms: int = Field(2_000, ge=100)
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _ports_are_whole(self) -> Self:
+        if self.tls_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError("HEADRACE_TLS_CA_FILE needs HEADRACE_TLS_CERT_FILE and its key")
+        readable("HEADRACE_TLS_", self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
+        return self

@@ -12,6 +12,7 @@ from features.errors import HeadraceError, Refused
 from features.plan import FeatureRepo
 from features.redis_rows import RedisRows
 from features.spec import Plan
+from features.traces.settings import open_traces
 from ranker.admission import Admission
 from ranker.front_desk import FrontDesk
 from ranker.kafka import KafkaServingLog, NoServingLog, quiet_logs
@@ -29,6 +30,7 @@ from ranker.stages.hydrators import UserRowHydrator
 from ranker.stages.last_resort import Popular, look
 from ranker.stages.neighbours import Neighbours, graph_missing
 from ranker.stages.read_through import ReadThrough
+from ranker.stages.roles import Query
 from ranker.stages.serving_log import ServingLogEffect
 from ranker.stages.sources import FreshSource, NeighbourSource, TrendingSource
 from ranker.switching import FollowedPlans
@@ -48,7 +50,7 @@ class Ranker:
     def __init__(self, settings: RankerSettings) -> None:
         self._settings = settings
         self.observer = Observer()
-        url = settings.redis.get_secret_value()
+        url = settings.redis_url()
         self._plans = FollowedPlans(
             FeatureRepo(settings.repo).open(), lambda project: RedisRows(url, project)
         )
@@ -86,7 +88,10 @@ class Ranker:
         self._redis = async_client(url)
         self._pipeline = Pipeline(self._stages())
         admission = Admission(settings.requests_running_max, settings.queue_wait_ms_max)
-        self.desk = FrontDesk(self._pipeline.rank, self.observer, admission, settings.deadline_ms)
+        self._traces = open_traces(settings, "ranker")
+        self.desk = FrontDesk(
+            self._pipeline.rank, self.observer, admission, settings.deadline_ms, self._traces
+        )
         self._stops = False
 
     def _stages(self) -> Stages:
@@ -113,11 +118,16 @@ class Ranker:
             clock_ms=now_ms,
             rules=lambda: self._rules.value,
             popular=lambda: self._popular,
-            observe=lambda query: self.observer.staged(query.timings_ms, query.timing.over),
+            observe=self._staged,
             deadline_ms=settings.deadline_ms,
             user_row_ms=settings.user_read_timeout_ms,
             workers=settings.rank_threads,
         )
+
+    def _staged(self, query: Query) -> None:
+        """Note where a request's time went."""
+        self.observer.staged(query.timings_ms, query.timing.over)
+        self._traces.note(**{f"{stage} ms": took for stage, took in query.timings_ms.items()})
 
     async def rank(self, request: RankRequest) -> RankResponse:
         """The feed for a request, past the front desk."""
@@ -188,6 +198,7 @@ class Ranker:
             await asyncio.to_thread(self._live.stop)
             await asyncio.to_thread(self._log.close)
             self._plans.close()
+            await asyncio.to_thread(self._traces.close)
             await self._redis.aclose()
 
     async def _warm_up(self) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from features.errors import BadInput, HeadraceError, Refused, Unavailable
 from features.row_store import Checkpoint, RowStore, Seal
 from features.spec import Plan
+from features.traces import NO_TRACES, Traces, sampled
 from streaming.aggregate import Aggregator, Fenced, Placed
 from streaming.blocks import decode_block
 from streaming.metrics import Observer
@@ -43,8 +44,10 @@ class AggregateWorker:
         rows_max: int = 200_000,
         clock: Callable[[], float] = time.monotonic,
         turn_s: float = 0.0,
+        traces: Traces = NO_TRACES,
     ) -> None:
         self._source, self._observer = source, observer
+        self._traces = traces
         self._link = StoreLink(connect, clock)
         self._plan = plan
         self._rows_max = rows_max
@@ -104,7 +107,11 @@ class AggregateWorker:
         # What came for a partition before it was settled is read again from its checkpoint.
         ready = (self._owned - settled).intersection(polled)
         if any(polled[partition] for partition in ready):
-            self._fold(opened.store, {p: polled[p] for p in sorted(ready) if polled[p]})
+            came = {p: polled[p] for p in sorted(ready) if polled[p]}
+            parents = sampled(record.headers for records in came.values() for record in records)
+            with self._traces.span("aggregate", parents) as span:
+                span.note(blocks=sum(map(len, came.values())))
+                self._fold(opened.store, came)
         self._checkpoint(opened.store, self._clock() - self._sealed_at >= self._interval_s)
 
     def _settle(self, opened: Opened) -> set[int]:

@@ -13,14 +13,17 @@ from kafka import TopicPartition as Partition
 from kafka.admin import NewTopic
 from kafka.coordinator.base import MemberState
 from kafka.errors import (
+    GroupAuthorizationFailedError,
     KafkaError,
     OffsetOutOfRangeError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
 from kafka.structs import OffsetAndMetadata
 
 from features.errors import Refused, Unavailable
+from features.tls import handshake_fault
 from streaming.records import Listener, Outgoing, Record
 from streaming.stall import StallWatch
 
@@ -69,10 +72,10 @@ class Broker:
 
     def topics(self, wanted: Mapping[str, int], replicas: int = 1) -> None:
         """Create the topics that are missing; refuse one with another number of partitions."""
-        with _reached(self.bootstrap):
+        with reached(self):
             admin = KafkaAdminClient(**self.client)
         try:
-            with _reached(self.bootstrap):
+            with reached(self):
                 missing = {t: n for t, n in wanted.items() if t not in set(admin.list_topics())}
                 fresh = [NewTopic(t, n, replicas, topic_configs=TOPIC) for t, n in missing.items()]
                 if fresh:
@@ -90,7 +93,7 @@ class Broker:
 
     def topic_id(self, topic: str) -> str:
         """The id the broker gave the topic when it was created."""
-        with _reached(self.bootstrap):
+        with reached(self):
             admin = KafkaAdminClient(**self.client)
             try:
                 return str(_described(admin, topic).get("topic_id"))
@@ -99,7 +102,7 @@ class Broker:
 
     def has(self, topic: str) -> bool:
         """Whether there is such a topic."""
-        with _reached(self.bootstrap):
+        with reached(self):
             admin = KafkaAdminClient(**self.client)
             try:
                 return topic in set(admin.list_topics())
@@ -108,7 +111,7 @@ class Broker:
 
     def forgets(self) -> bool:
         """Whether this is the broker of the local stack, which keeps its topics in memory."""
-        with _reached(self.bootstrap):
+        with reached(self):
             admin = KafkaAdminClient(**self.client)
             try:
                 return str(admin.describe_cluster().get("cluster_id")) in FORGETFUL
@@ -117,17 +120,17 @@ class Broker:
 
     def source(self, topic: str, group: str) -> "KafkaSource":
         """A member of a consumer group on one topic."""
-        with _reached(self.bootstrap):
+        with reached(self):
             return KafkaSource(self, topic, group)
 
     def sink(self) -> "KafkaSink":
         """A producer."""
-        with _reached(self.bootstrap):
+        with reached(self):
             return KafkaSink(self)
 
     def ends(self, topic: str) -> dict[int, int]:
         """The offset after the last record of each partition."""
-        with _reached(self.bootstrap):
+        with reached(self):
             consumer = _consumer(self, None)
             try:
                 numbers = consumer.partitions_for_topic(topic) or set()
@@ -140,7 +143,7 @@ class Broker:
         self, topic: str, partition: int, first: int, stop: int | None, idle_ms: int = 1500
     ) -> Iterator[list[Record]]:
         """The records of a partition from an offset, below `stop` or until none comes."""
-        with _reached(self.bootstrap):
+        with reached(self):
             consumer = _consumer(self, None)
             place = Partition(topic, partition)
             consumer.assign([place])
@@ -148,7 +151,7 @@ class Broker:
             consumer.seek(place, max(first, oldest))
         try:
             while True:
-                with _reached(self.bootstrap):
+                with reached(self):
                     polled = consumer.poll(timeout_ms=idle_ms, max_records=10_000)
                 records = [_record(one) for found in polled.values() for one in found]
                 wanted = [one for one in records if stop is None or one.offset < stop]
@@ -161,14 +164,14 @@ class Broker:
 
     def scan(self, topic: str, idle_ms: int = 1500) -> Iterator[Record]:
         """Every record of a topic from its beginning, until none comes for `idle_ms`."""
-        with _reached(self.bootstrap):
+        with reached(self):
             consumer = _consumer(self, None)
             numbers = consumer.partitions_for_topic(topic) or set()
             consumer.assign([Partition(topic, number) for number in numbers])
             consumer.seek_to_beginning()
         try:
             while True:
-                with _reached(self.bootstrap):
+                with reached(self):
                     polled = consumer.poll(timeout_ms=idle_ms)
                 if not polled:
                     return
@@ -217,6 +220,8 @@ class KafkaSource:
                 f"topic {self._topic!r} no longer holds the offsets to resume from ({error}): "
                 "records were deleted before they were read; replay that span from the archive"
             ) from error
+        except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as error:
+            raise Unavailable(_denied(error)) from error
         except KafkaError as error:
             raise Unavailable(f"Kafka: {error}") from error
         changed = self._tell()
@@ -482,17 +487,39 @@ def _record(record: Any) -> Record:
 
 
 @contextmanager
-def _reached(bootstrap: str) -> Iterator[None]:
+def reached(broker: Broker) -> Iterator[None]:
     """Turn the client's many ways to fail into one that says what to check."""
     try:
         yield
     except UnknownTopicOrPartitionError as error:
         raise Unavailable(f"Kafka has not created a topic yet: {error}") from error
+    except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as error:
+        raise Unavailable(_denied(error)) from error
     except KafkaError as error:
         raise Unavailable(
-            f"Kafka at {bootstrap} cannot be used ({error}): check that the address is right, "
-            "that the broker runs, and, with TLS or SASL, the certificate authority and password"
+            f"Kafka at {broker.bootstrap} cannot be used ({error}): {_to_check(broker)}"
         ) from error
+
+
+def _denied(error: KafkaError) -> str:
+    return f"Kafka denies this user ({error}): allow it by an ACL; `headrace doctor` says what"
+
+
+def _to_check(broker: Broker) -> str:
+    """What is worth a look, by how the client should get in and how far a handshake comes."""
+    security = broker.security
+    protocol = security.get("security_protocol", "PLAINTEXT")
+    if protocol.endswith("SSL"):
+        host, _, port = broker.bootstrap.split(",")[0].strip().rpartition(":")
+        files = (security.get(f"ssl_{name}") for name in ("cafile", "certfile", "keyfile"))
+        if (fault := handshake_fault(host.strip("[]"), int(port), *files)) is not None:
+            return fault
+    if protocol.startswith("SASL"):
+        return (
+            f"check user {security.get('sasl_plain_username')!r}, its password and "
+            f"{security.get('sasl_mechanism')}, and that this port speaks {protocol}"
+        )
+    return f"check that the broker runs, and that this port speaks {protocol}"
 
 
 def quiet_logs() -> None:

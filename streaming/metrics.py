@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client import Counter as Total
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
+from features.version import VERSION
+
 BATCH_SIZES: Final = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 600, 3600, 86_400)
 
@@ -41,6 +43,8 @@ class Observer:
             "headrace_partition_stopped", "1: a fault stopped this partition.", "partition"
         )
         self._plans = self._gauge("headrace_plan_info", "The plan in use, by version.", "version")
+        build = self._gauge("headrace_build_info", "The version that runs.", "version")
+        build.labels(process, VERSION).set(1)
         age = self._gauge(
             "headrace_checkpoint_age_seconds",
             "For how long the oldest write that no checkpoint covers has waited; 0: none does.",

@@ -21,6 +21,7 @@ from features.errors import HeadraceError, Refused, Unavailable
 from features.plan_change import compare
 from features.row_store import RowStore
 from features.spec import Plan
+from features.traces import HEADER, NO_TRACES, Traces, sampled
 from streaming.metrics import Observer
 from streaming.pace import repeat
 from streaming.plans import REPLAYED, Activations, Definitions, claim
@@ -57,11 +58,13 @@ class RouteWorker:
         clock: Callable[[], float] = time.monotonic,
         turn_s: float = 0.0,
         topic_id: str = "",
+        traces: Traces = NO_TRACES,
     ) -> None:
         self._source, self._sink, self._plans = source, sink, plans
         self._link = StoreLink(connect, clock)
         self._settings, self._topic_id = settings, topic_id
         self._observer = observer
+        self._traces = traces
         self._incarnation = incarnation or uuid.uuid4().hex[:12]
         self._clock = clock
         self._turn_s = turn_s
@@ -222,12 +225,20 @@ class RouteWorker:
             stop, most = start + 1, min(len(records), start + STEP_RECORDS)
             while stop < most and (until is None or records[stop].offset < until):
                 stop += 1
-            self._send(self._router.step(partition, records[start:stop], projection))
+            step = records[start:stop]
+            with self._traces.span("route", sampled(record.headers for record in step)) as span:
+                routed = self._router.step(partition, step, projection)
+                span.note(partition=partition, records=len(step), **routed.counts)
+                self._send(routed, span.header())
             start = stop
 
-    def _send(self, routed: Routed) -> None:
+    def _send(self, routed: Routed, trace: str | None) -> None:
         for outgoing in routed.outgoing:
-            self._sink.send(outgoing)
+            if trace is not None:
+                headers = (*outgoing.headers, (HEADER, trace.encode()))
+                self._sink.send(outgoing._replace(headers=headers))
+            else:
+                self._sink.send(outgoing)
         self._observer.add(routed.counts)
         self._observer.batch("updates", routed.counts["updates"])
         if routed.newest_event_time:

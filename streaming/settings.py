@@ -2,20 +2,24 @@
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from features.kafka_security import KafkaSecuritySettings
+from features.log_settings import LogSettings
 from features.redis_rows import Durability
+from features.redis_security import RedisSettings
+from features.traces.settings import TraceSettings
 
 
-class StreamingSettings(KafkaSecuritySettings):
+class StreamingSettings(KafkaSecuritySettings, RedisSettings, LogSettings, TraceSettings):
     """Everything `route`, `aggregate` and `archive` can be told."""
 
-    model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="HEADRACE_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     kafka: str = "127.0.0.1:9092"
-    redis: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     repo: Path = Path("feature_repo")
     events_topic: str | None = None
     """Default: the topic the feature repository names."""

@@ -10,6 +10,8 @@ from features.errors import HeadraceError, Refused
 from features.offline import version_views
 from features.plan import FeatureRepo, PlanSource
 from features.redis_rows import RedisRows
+from features.traces import Traces
+from features.traces.settings import open_traces
 from streaming.aggregate_worker import AggregateWorker
 from streaming.archive import PartitionArchive, SpanSettings
 from streaming.archive_files import ArchiveFiles
@@ -44,8 +46,7 @@ RANKINGS_PARTITIONS: Final = 4
 def open_store(settings: StreamingSettings, project: str) -> RedisRows:
     """Rows of a project; every entity but users is indexed, because the ranker loads it whole."""
     indexed = ("item_id", "author_id", "category", "surface")
-    url = settings.redis.get_secret_value()
-    return RedisRows(url, project, indexed, settings.durability)
+    return RedisRows(settings.redis_url(), project, indexed, settings.durability)
 
 
 def open_broker(settings: StreamingSettings) -> Broker:
@@ -70,7 +71,7 @@ def run_archive(
     finished: list[bool] = []
 
     def build(
-        settings: StreamingSettings, plans: PlanSource, observer: Observer
+        settings: StreamingSettings, plans: PlanSource, observer: Observer, traces: Traces
     ) -> tuple[Worker, Callable[[], None]]:
         return _archive(settings, plans, observer, idle_ms, lambda: finished.append(True))
 
@@ -84,7 +85,7 @@ def run_log_archive(
     finished: list[bool] = []
 
     def build(
-        settings: StreamingSettings, plans: PlanSource, observer: Observer
+        settings: StreamingSettings, plans: PlanSource, observer: Observer, _: Traces
     ) -> tuple[Worker, Callable[[], None]]:
         return _log_archive(settings, plans, observer, idle_ms, lambda: finished.append(True))
 
@@ -92,11 +93,13 @@ def run_log_archive(
 
 
 Worker = RouteWorker | AggregateWorker | ArchiveWorker | LogWorker
-Build = Callable[[StreamingSettings, PlanSource, Observer], tuple[Worker, Callable[[], None]]]
+Build = Callable[
+    [StreamingSettings, PlanSource, Observer, Traces], tuple[Worker, Callable[[], None]]
+]
 
 
 def _route(
-    settings: StreamingSettings, plans: PlanSource, observer: Observer
+    settings: StreamingSettings, plans: PlanSource, observer: Observer, traces: Traces
 ) -> tuple[Worker, Callable[[], None]]:
     broker, events = open_broker(settings), settings.events_topic or plans.read().topic
     _topics(settings, plans.project, broker, events)
@@ -120,6 +123,7 @@ def _route(
         settings.plan_refresh_ms,
         turn_s=TURN_S,
         topic_id=topic_id,
+        traces=traces,
     )
 
     def close() -> None:
@@ -131,7 +135,7 @@ def _route(
 
 
 def _aggregate(
-    settings: StreamingSettings, plans: PlanSource, observer: Observer
+    settings: StreamingSettings, plans: PlanSource, observer: Observer, traces: Traces
 ) -> tuple[Worker, Callable[[], None]]:
     broker, plan = open_broker(settings), plans.read()
     _topics(settings, plans.project, broker, settings.events_topic or plan.topic)
@@ -145,6 +149,7 @@ def _aggregate(
         settings.checkpoint_interval_ms,
         settings.cached_rows_max,
         turn_s=TURN_S,
+        traces=traces,
     )
 
     def close() -> None:
@@ -311,6 +316,7 @@ def _run(
     log.info("%s starts with %s", process, settings.model_dump(mode="json"))
     plans = FeatureRepo(settings.repo).open()
     observer = Observer(process)
+    traces = open_traces(settings, process)
     current: list[Worker] = []
     stop_health = serve_health(
         observer, settings.metrics_port, lambda: any(worker.joined for worker in current)
@@ -320,7 +326,7 @@ def _run(
         while not stopping():
             began = time.monotonic()
             try:
-                _incarnation(settings, plans, observer, stopping, build, current)
+                _incarnation(settings, plans, observer, traces, stopping, build, current)
             except Refused:
                 raise
             except HeadraceError as error:
@@ -331,17 +337,19 @@ def _run(
                 _pause(pause, stopping)
     finally:
         stop_health()
+        traces.close()
 
 
 def _incarnation(
     settings: StreamingSettings,
     plans: PlanSource,
     observer: Observer,
+    traces: Traces,
     stopping: Callable[[], bool],
     build: Build,
     current: list[Worker],
 ) -> None:
-    worker, close = build(settings, plans, observer)
+    worker, close = build(settings, plans, observer, traces)
     current[:] = [worker]
     try:
         worker.run(stopping, settings.poll_timeout_ms)

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.ports import HOST, free_port
@@ -79,12 +79,21 @@ def fetch() -> Path:
     return jars
 
 
-def apache_kafka(port: int, folder: Path, settings: Mapping[str, str] | None = None) -> Program:
-    """A broker whose log is in `folder`; formats the folder the first time it is given."""
+def apache_kafka(
+    port: int,
+    folder: Path,
+    settings: Mapping[str, str] | None = None,
+    scram: Sequence[str] = (),
+) -> Program:
+    """A broker whose log is in `folder`; formats the folder the first time it is given.
+
+    `%controller%` in a setting is the controller's port; `scram` are users as `--add-scram` takes
+    them.
+    """
     classes = f"{fetch()}/*"
     properties = folder / "server.properties"
     if not properties.exists():
-        _format(properties, classes, port, settings or {})
+        _format(properties, classes, port, settings or {}, scram)
     java = shutil.which("java")
     assert java is not None, MISSING
     logging = f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}"
@@ -92,7 +101,9 @@ def apache_kafka(port: int, folder: Path, settings: Mapping[str, str] | None = N
     return Program("apache-kafka", command, port, speaks_kafka)
 
 
-def _format(properties: Path, classes: str, port: int, settings: Mapping[str, str]) -> None:
+def _format(
+    properties: Path, classes: str, port: int, settings: Mapping[str, str], scram: Sequence[str]
+) -> None:
     controller = free_port()
     folder = properties.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +116,7 @@ def _format(properties: Path, classes: str, port: int, settings: Mapping[str, st
     }
     (folder / "log4j2.properties").write_text(_LOGGING)
     content = "".join(f"{name}={value}\n" for name, value in lines.items())
+    content = content.replace("%controller%", str(controller))
     draft = folder / "draft.properties"
     draft.write_text(content)
     subprocess.run(
@@ -119,6 +131,7 @@ def _format(properties: Path, classes: str, port: int, settings: Mapping[str, st
             f"--cluster-id={_CLUSTER_ID}",
             "-c",
             str(draft),
+            *(part for user in scram for part in ("--add-scram", user)),
         ],
         check=True,
         capture_output=True,

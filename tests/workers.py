@@ -45,6 +45,8 @@ class Stream:
     unique: str
     settings: Mapping[str, str] = field(default_factory=dict)
     alive: dict[str, Child] = field(default_factory=dict)
+    own: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Settings of one worker, or of all of a role, beside those of the stream."""
 
     @property
     def events(self) -> str:
@@ -172,8 +174,9 @@ class Stream:
 
     def _program(self, name: str) -> Program:
         port = free_port()
-        environment = self._settings() | {"HEADRACE_METRICS_PORT": str(port)}
         role = name.partition("-")[0]  # `route-2` is another `route`
+        environment = self._settings() | self.own.get(role, {}) | self.own.get(name, {})
+        environment["HEADRACE_METRICS_PORT"] = str(port)
         command = [sys.executable, "-m", "deploy.cli", role]
         return Program(name, command, port, is_healthy, environment)
 

@@ -37,10 +37,13 @@ def versions(context: typer.Context, once: Once = False) -> None:
         return
     leave_feast_unchecked()
     import streaming.metrics  # noqa: F401 - first
+    from deploy import logs
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_archive
 
-    run_archive(StreamingSettings(), until_stopped(), ONCE_IDLE_MS if once else None)
+    settings = StreamingSettings()
+    logs.set_up("archive", settings)
+    run_archive(settings, until_stopped(), ONCE_IDLE_MS if once else None)
 
 
 @app.command("log")
@@ -52,10 +55,13 @@ def log_(once: Once = False) -> None:
     """
     leave_feast_unchecked()
     import streaming.metrics  # noqa: F401 - first
+    from deploy import logs
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_log_archive
 
-    run_log_archive(StreamingSettings(), until_stopped(), ONCE_IDLE_MS if once else None)
+    settings = StreamingSettings()
+    logs.set_up("archive-log", settings)
+    run_log_archive(settings, until_stopped(), ONCE_IDLE_MS if once else None)
 
 
 @app.command()

@@ -155,6 +155,7 @@ def rank(
     """Ask the ranker for a feed and print it."""
     import httpx
 
+    from deploy.ranker_link import reaching
     from features.errors import BadInput, Unavailable
 
     body = {
@@ -167,8 +168,8 @@ def rank(
         "features": features,
     }
     try:
-        answer = httpx.post(f"{url}/v1/rank", json=body, timeout=10.0)
-    except httpx.HTTPError as error:
+        answer = httpx.post(f"{url}/v1/rank", json=body, timeout=10.0, **reaching())
+    except (httpx.HTTPError, OSError) as error:
         raise Unavailable(
             f"no ranker answers at {url} ({error}): start one with `headrace up`, or give --url"
         ) from error

@@ -4,7 +4,6 @@ Metrics are imported before anything that imports Feast: Feast points Prometheus
 shared files, and Prometheus decides at its own import whether to use one.
 """
 
-import logging
 import signal
 from collections.abc import Callable
 from typing import Annotated, Final
@@ -20,20 +19,26 @@ def route() -> None:
     """Turn events into updates: Kafka `events` to Kafka `updates`."""
     leave_feast_unchecked()
     import streaming.metrics  # noqa: F401 - first
+    from deploy import logs
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_route
 
-    run_route(StreamingSettings(), until_stopped())
+    settings = StreamingSettings()
+    logs.set_up("route", settings)
+    run_route(settings, until_stopped())
 
 
 def aggregate() -> None:
     """Fold updates into rows: Kafka `updates` to Redis."""
     leave_feast_unchecked()
     import streaming.metrics  # noqa: F401 - first
+    from deploy import logs
     from streaming.settings import StreamingSettings
     from streaming.wiring import run_aggregate
 
-    run_aggregate(StreamingSettings(), until_stopped())
+    settings = StreamingSettings()
+    logs.set_up("aggregate", settings)
+    run_aggregate(settings, until_stopped())
 
 
 def ranker(
@@ -56,22 +61,19 @@ def ranker(
         return run_replicas(headrace_command("ranker"), processes, alone)
     leave_feast_unchecked()
     import ranker.metrics  # noqa: F401 - first
+    from deploy import logs
     from deploy.kernels import compile_kernels
     from ranker.settings import RankerSettings
     from ranker.wiring import run_ranker
 
     settings = RankerSettings()
-    logging.basicConfig(level=settings.log_level, format=_FORMAT)
+    logs.set_up("ranker", settings)
     compile_kernels()  # so that the first request finds them all, whatever it asks
     return run_ranker(settings)
 
 
-_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-
-
 def until_stopped() -> Callable[[], bool]:
     """Whether SIGTERM or SIGINT has come."""
-    logging.basicConfig(level=logging.INFO, format=_FORMAT)
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopped.append(received))

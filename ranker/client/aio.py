@@ -17,6 +17,7 @@ from ranker.client.channel import (
     credentials,
     metadata,
     options,
+    traced,
 )
 from ranker.client.errors import RankError, of_call, results
 from ranker.request import RankRequest, RankResponse
@@ -84,7 +85,7 @@ class AsyncClient:
     async def _call(self, call: Any, message: Any, timeout_s: float | None) -> Any:
         try:
             return await call(
-                message, timeout=timeout_s or self._timeout_s, metadata=self._metadata
+                message, timeout=timeout_s or self._timeout_s, metadata=traced(self._metadata)
             )
         except grpc.aio.AioRpcError as error:
             raise of_call(error) from None

@@ -17,6 +17,7 @@ from ranker.client.channel import (
     credentials,
     metadata,
     options,
+    traced,
 )
 from ranker.client.errors import RankError, of_call, results
 from ranker.request import RankRequest, RankResponse
@@ -86,6 +87,8 @@ class Client:
 
     def _call(self, call: Any, message: Any, timeout_s: float | None) -> Any:
         try:
-            return call(message, timeout=timeout_s or self._timeout_s, metadata=self._metadata)
+            return call(
+                message, timeout=timeout_s or self._timeout_s, metadata=traced(self._metadata)
+            )
         except grpc.RpcError as error:
             raise of_call(error) from None

@@ -1,6 +1,7 @@
 """How a client reaches the ranker: connection, TLS, token, retries."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -108,6 +109,15 @@ def options(retries: Retries) -> list[tuple[str, Any]]:
 
 def credentials(tls: Tls) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+
+
+def traced(known: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """The metadata of one call, with the trace of whoever calls, if it traces at all."""
+    if "opentelemetry.trace" not in sys.modules:
+        return known
+    from features.traces.context import current
+
+    return (*known, *current())
 
 
 def metadata(token: str | None, tls: Tls | None) -> tuple[tuple[str, str], ...]:

@@ -60,10 +60,14 @@ class Round:
         self._broker = Broker(stream.broker, {})
         self._traffic = Traffic(self._broker, stream.events, seed, settings.per_second)
 
+    def close(self) -> None:
+        """Send no more, once all that was handed over is acknowledged."""
+        self._traffic.close()
+
     def run(self, kills: int, zombies_at_least: int = 0) -> None:
         """So many kills, then the comparison; raises AssertionError when anything is wrong."""
         try:
-            self._move("start")
+            self.move("start")
             while self.kills.total() < kills:
                 self._wait(self._rng.uniform(*self._settings.pause_s))
                 left = kills - self.kills.total()
@@ -71,10 +75,10 @@ class Round:
                 self._blow(behind or self._rng.random() < self._settings.zombies)
             while self._due:
                 self._wait(0.1)
-            self._move("end")
+            self.move("end")
         finally:
-            self._traffic.close()
-        self._compare()
+            self.close()
+        self.compare()
 
     def account(self) -> dict[str, Any]:
         """What happened, as it goes into the progress file."""
@@ -121,12 +125,12 @@ class Round:
 
     def _waited(self, victim: str) -> None:
         if self._rng.random() >= self._settings.overlap:
-            self.without_service.append((victim, self._move(victim)))
+            self.without_service.append((victim, self.move(victim)))
 
-    def _move(self, why: str) -> float:
+    def move(self, why: str) -> float:
         """Seconds until events sent now, one for every partition, are visible in Redis."""
         self._number += 1
-        wanted = probes(f"probe-{self._number}", self._plan.project, PARTITIONS)
+        wanted = probes(f"probe-{self._seed}-{self._number}", self._plan.project, PARTITIONS)
         self._traffic.probe(list(wanted.values()))
         began = time.monotonic()
         while not self._visible(list(wanted)):
@@ -164,7 +168,7 @@ class Round:
                 return
             time.sleep(min(left, 0.05))
 
-    def _compare(self) -> None:
+    def compare(self) -> None:
         """The rows equal the recount of the log, the dead letters too, and nothing is missing."""
         stream = self._ground.stream
         log = list(self._broker.scan(stream.events))

@@ -64,3 +64,18 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert set(done.stdout.split()) & HEAVY == set()
+
+
+def test_a_setting_that_cannot_be_used_is_one_line_without_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HEADRACE_POLL_TIMEOUT_MS", "soon")
+    monkeypatch.setenv("HEADRACE_KAFKA_PASSWORD", "opensesame")
+    result = CliRunner().invoke(app, ["route"])
+    assert result.exit_code == 2
+    assert "HEADRACE_POLL_TIMEOUT_MS" in result.output
+    assert "opensesame" not in result.output
+    monkeypatch.delenv("HEADRACE_POLL_TIMEOUT_MS")
+    result = CliRunner().invoke(app, ["route"])
+    assert result.exit_code == 2
+    assert "HEADRACE_KAFKA_SECURITY_PROTOCOL=SASL_SSL" in result.output.replace("\n", "")

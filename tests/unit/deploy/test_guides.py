@@ -26,8 +26,10 @@ SETTINGS: dict[str, type[BaseSettings]] = {
 OF_THE_COMMAND_LINE = {
     "HEADRACE_DATA",
     "HEADRACE_RANKER",
+    "HEADRACE_RANKER_CA_FILE",
     "HEADRACE_RANKER_GRPC",
     "HEADRACE_RANKER_PROCESSES",
+    "HEADRACE_RANKER_TOKEN",
 }
 # `console` is what needs a cluster or an account. It is not run; but what it does with the chart is
 # rendered (tests/kubernetes), and its `headrace` commands are followed below.

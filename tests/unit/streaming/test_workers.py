@@ -1,11 +1,14 @@
 """Workers turn by turn, over lists: what stops a partition, and what a lost store costs."""
 
 import random
+import struct
+import zlib
 from collections.abc import Callable
 
+import pytest
 from prometheus_client import generate_latest
 
-from features.codec import field_name, updated_at_field
+from features.codec import MARKER_FIELD, field_name, updated_at_field
 from features.errors import Unavailable
 from features.events import Event, dump_event
 from features.row_store import MemoryRows
@@ -19,7 +22,7 @@ from streaming.store_link import Opened
 from tests.chaos.history import PLAN
 from tests.chaos.simulated_kafka import Group, SimulatedSink, SimulatedSource, Topic
 from tests.chaos.simulation import FixedPlan
-from tests.pipeline import SETTINGS, blocks_by_target, final_rows, routed, unmarked
+from tests.pipeline import SETTINGS, blocks_by_target, final_rows, fold_logs, routed, unmarked
 from tests.recordings import ListedEvents, replay_of
 from tests.records import good_events
 
@@ -154,6 +157,47 @@ def test_a_stored_row_that_is_damaged_stops_its_own_partition() -> None:
     updates = sum(len(b.updates) for p, log in logs.items() if p for _, b in log)
     counted = generate_latest(folding.observer.registry).decode()
     assert f'kind="folded_updates",process="aggregate"}} {updates:.1f}' in counted
+
+
+def _later(value: bytes) -> bytes:
+    """A block as a later version would write it: whole, and of another format."""
+    body = value[8:].replace(b'"version":1', b'"version":2', 1)
+    return value[:4] + struct.pack("<I", zlib.crc32(body)) + body
+
+
+def test_a_block_of_a_later_version_stops_its_partition_and_says_what_to_upgrade() -> None:
+    def replace(log: list[Record]) -> None:
+        log[5] = log[5]._replace(value=_later(log[5].value or b""))
+
+    _broken(replace, "format version 2, this aggregate reads 1: upgrade aggregate before route")
+
+
+@pytest.mark.parametrize("part", ["marker", "counts", "lists"])
+def test_a_row_of_a_later_version_stops_its_partition_and_is_left_as_it_is(part: str) -> None:
+    topic, store = _updates(EVENTS), MemoryRows()
+    logs = blocks_by_target(routed(EVENTS, PLAN, batch=10))
+    fold_logs({0: logs[0][:2]}, PLAN, store)
+    view = "user_activity"
+    written = field_name(view, "counts" if part == "marker" else part)
+    key = next(k for k, row in store.rows.items() if row.get(written))
+    if part == "marker":
+        store.rows[key][MARKER_FIELD] = b"2.1.0.3"
+    else:
+        value = bytearray(store.rows[key][written])
+        head = 2 if value[1] < 128 else 3
+        assert value[head] == 1, "the format of what is packed"
+        value[head] = 2
+        store.rows[key][written] = bytes(value)
+    before = dict(store.rows[key])
+    folding = _Folding(topic, store)
+    folding.turns()
+    (fault,) = folding.observer.faults()
+    assert fault.startswith("partition 0 is stopped: ")
+    assert "use the version of Headrace that wrote" in fault or "Headrace's layout" in fault
+    assert store.rows[key] == before
+    others = {k for p, log in logs.items() if p for _, block in log for k in block.updates.keys}
+    expected, rows = final_rows(EVENTS, PLAN), unmarked(store.rows)
+    assert {k: rows[k] for k in others} == {k: expected[k] for k in others}
 
 
 def _parts(plan: object) -> dict[str, object]:
