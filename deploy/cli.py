@@ -8,9 +8,10 @@ from deploy.commands import (
     embeddings,
     events,
     kernels,
-    learn,
     plan,
+    rank,
     stack,
+    train,
     workers,
 )
 from deploy.console import Commands
@@ -40,8 +41,8 @@ app.command(rich_help_panel="Events")(events.send)
 app.add_typer(embeddings.app, name="embeddings", rich_help_panel="Events")
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Events")
 
-app.command(rich_help_panel="Learn")(learn.train)
-app.command(rich_help_panel="Learn")(learn.rank)
+app.command(rich_help_panel="Learn")(train.train)
+app.command(rich_help_panel="Learn")(rank.rank)
 
 app.command(rich_help_panel="Demo")(demo.demo)
 
