@@ -20,6 +20,7 @@ BENCHMARKS = (
     "matrix",
     "memory",
     "quality_kuairand",
+    "quality_ranklens",
     "rank",
     "rank_overload",
     "rank_rpc",
