@@ -42,7 +42,7 @@ user_activity = activity_view(
     [
         *counted,
         newest("recent", ACTIONS, 128),
-        newest("shown", SEEN, 256, ["item", "author", "category"]),
+        newest("shown", SEEN, 256, ["item", "author", "category", "action"]),
     ],
     "What a user did: counts, the newest actions, and the items shown last.",
 )

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def train_heads(
             head.objective,
             fitting,
             trees=twin.trees,
-            progress=lambda tree, name=head.name: progress(name, tree),
+            progress=partial(progress, head.name),
         )
         trained.append(
             TrainedHead(
