@@ -75,8 +75,12 @@ def estimate(
         nothing = Interval(float("nan"), float("nan"), float("nan"))
         return Estimate(nothing, nothing, 0, 0.0, doubts)
     return Estimate(
-        interval(lambda drawn: _share(drawn @ earned, drawn @ rows), count, draws, seed),
-        interval(lambda drawn: _share(drawn @ earned, drawn @ weights), count, draws, seed),
+        interval(
+            lambda drawn: _share(float(drawn @ earned), float(drawn @ rows)), count, draws, seed
+        ),
+        interval(
+            lambda drawn: _share(float(drawn @ earned), float(drawn @ weights)), count, draws, seed
+        ),
         len(weight),
         effective,
         doubts,
@@ -84,7 +88,7 @@ def estimate(
 
 
 def _share(of: float, per: float) -> float:
-    return float(of / per) if per else float("nan")
+    return of / per if per else float("nan")
 
 
 def _doubts(weight: Floats, effective: float) -> list[str]:
