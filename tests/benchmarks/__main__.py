@@ -20,7 +20,6 @@ BENCHMARKS = (
     "matrix",
     "memory",
     "quality_kuairand",
-    "quality_ranklens",
     "rank",
     "rank_overload",
     "rank_rpc",

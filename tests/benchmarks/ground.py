@@ -41,16 +41,12 @@ def valkey(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def applied(folder: Path, redis_port: int, *more: Path) -> Iterator[Callable[[], Path]]:
+def applied(folder: Path, redis_port: int) -> Iterator[Callable[[], Path]]:
     """Stock `feast apply` on a copy of our feature repository, begun; the call waits for it.
-
-    `more` are files of declarations that are added to the copy.
     The copy's own settings are in force while the `with` lasts.
     """
     repo = folder / "repo"
     shutil.copytree(REPO, repo, ignore=shutil.ignore_patterns("*.db", "__pycache__"))
-    for file in more:
-        shutil.copy(file, repo)
     settings = repo / SETTINGS
     write_settings(repo, settings, redis_port)
     name = "FEAST_FS_YAML_FILE_PATH"
