@@ -43,6 +43,7 @@ def valkey(folder: Path) -> Iterator[int]:
 @contextmanager
 def applied(folder: Path, redis_port: int) -> Iterator[Callable[[], Path]]:
     """Stock `feast apply` on a copy of our feature repository, begun; the call waits for it.
+
     The copy's own settings are in force while the `with` lasts.
     """
     repo = folder / "repo"
