@@ -10,12 +10,13 @@ from deploy.commands import (
     embeddings,
     events,
     kernels,
-    learn,
     model,
     plan,
+    rank,
     replay,
     stack,
     switch,
+    train,
     workers,
 )
 from deploy.console import Commands
@@ -48,8 +49,8 @@ app.add_typer(embeddings.app, name="embeddings", rich_help_panel="Events")
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Events")
 
 app.command(rich_help_panel="Learn")(replay.replay)
-app.command(rich_help_panel="Learn")(learn.train)
-app.command(rich_help_panel="Learn")(learn.rank)
+app.command(rich_help_panel="Learn")(train.train)
+app.command(rich_help_panel="Learn")(rank.rank)
 app.add_typer(model.app, name="model", rich_help_panel="Learn")
 
 app.command(rich_help_panel="Demo")(demo.demo)

@@ -21,6 +21,9 @@ from features.declare import (
 POSITIVE = ("click", "long_view", "save", "like", "share", "comment", "follow")
 NEGATIVE = ("skip", "hide", "report")
 ACTIONS = (*POSITIVE, *NEGATIVE)
+SEEN = ("impression", "view")
+"""A view is an item that was seen outside any request, as a history tells that was not logged as
+impressions; whether it was clicked is not known."""
 
 events = events_source(archive=Path(__file__).parent / "archive")
 
@@ -30,7 +33,7 @@ author = entity("author", "author_id")
 category = entity("category", "category")
 surface = entity("surface", "surface")
 
-counted = [counters("impression", *ACTIONS), sums("click", "skip"), first_seen(), last_seen()]
+counted = [counters(*SEEN, *ACTIONS), sums("click", "skip"), first_seen(), last_seen()]
 
 user_activity = activity_view(
     "user_activity",
@@ -39,7 +42,7 @@ user_activity = activity_view(
     [
         *counted,
         newest("recent", ACTIONS, 128),
-        newest("shown", ["impression"], 256, ["item", "author", "category"]),
+        newest("shown", SEEN, 256, ["item", "author", "category", "action"]),
     ],
     "What a user did: counts, the newest actions, and the items shown last.",
 )

@@ -56,6 +56,7 @@ from features.spec import (
     TrendFeature,
     ValueFeature,
     Window,
+    summed,
 )
 from features.standing import StandingReads
 from features.tables import EntityRows, ReadTable
@@ -318,6 +319,8 @@ def _count_program(
     op, of, per = (np.zeros(count, np.int64) for _ in range(3))
     prior_of, prior_per = np.zeros(count), np.zeros(count)
     weights = np.zeros((count, longest))
+    wide = max([1, *(len(summed(feature)) for feature in features)])
+    more_of, more_per = (np.full((count, wide), -1, np.int64) for _ in range(2))
     for f, feature in enumerate(features):
         if isinstance(feature, RecencyFeature):
             op[f] = FIRST if feature.of == "first" else LAST
@@ -328,6 +331,9 @@ def _count_program(
         elif isinstance(feature, RateFeature):
             op[f], per[f] = RATE, place_of(feature, feature.per, feature.window)
             prior_of[f], prior_per[f] = feature.prior_of, feature.prior_per
+            for more, added in ((more_of, feature.more_of), (more_per, feature.more_per)):
+                places = [place_of(feature, metric, feature.window) for metric in added]
+                more[f, : len(places)] = places
         elif isinstance(feature, DecayedFeature):
             op[f] = DECAYED
             step = feature.window.width_ms / feature.half_life_ms
@@ -338,7 +344,9 @@ def _count_program(
             prior_per[f] = (short.width_ms * short.buckets) / (long.width_ms * long.buckets)
     listed = np.array(list(sums), np.int64).reshape(-1, 3)
     metric, ring, buckets = np.ascontiguousarray(listed.T)
-    return CountProgram(metric, ring, buckets, op, of, per, prior_of, prior_per, weights)
+    return CountProgram(
+        metric, ring, buckets, op, of, per, more_of, more_per, prior_of, prior_per, weights
+    )
 
 
 def _ring(

@@ -31,6 +31,9 @@ class CountProgram(NamedTuple):
     of: Ints
     per: Ints
     """[feature]: the place of its sum; of the second sum of a rate or a trend."""
+    more_of: Ints
+    more_per: Ints
+    """[feature, k]: places of the sums that a rate adds to either; −1 padded."""
     prior_of: Floats
     prior_per: Floats
     weights: Floats
@@ -86,6 +89,19 @@ def _decayed(
 
 
 @kernel
+def rate_of(program: CountProgram, f: int, sums: Ints) -> float:
+    """The value of one rate, of the sums of its row."""
+    of, per = sums[program.of[f]], sums[program.per[f]]
+    for s in program.more_of[f]:
+        if s >= 0:
+            of += sums[s]
+    for s in program.more_per[f]:
+        if s >= 0:
+            per += sums[s]
+    return float((of + program.prior_of[f]) / (per + program.prior_per[f]))
+
+
+@kernel
 def read_counts(
     layout: Layout, arrays: Arrays, program: CountProgram, rows: Ints, now: int, out: Floats
 ) -> None:
@@ -103,7 +119,7 @@ def read_counts(
             if op == COUNT:
                 out[i, f] = sums[of]
             elif op == RATE:
-                out[i, f] = (sums[of] + program.prior_of[f]) / (sums[per] + program.prior_per[f])
+                out[i, f] = rate_of(program, f, sums)
             elif op == DECAYED:
                 out[i, f] = 0.0
                 if row >= 0:

@@ -204,7 +204,8 @@ def _sums(
         return
     yield feature.metric, feature.window
     if isinstance(feature, RateFeature):
-        yield feature.per, feature.window
+        for metric in (*feature.more_of, feature.per, *feature.more_per):
+            yield metric, feature.window
     if isinstance(feature, TrendFeature):
         yield feature.metric, feature.long
 

@@ -10,7 +10,7 @@ ring (they are kept back from the row's own newest event) counts nothing; events
 that lie in its own bucket count. Candidates, lists and times are those of the read.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from features.plan_check import bad_number
@@ -48,19 +48,26 @@ def count(
 
 
 def rate(
-    name: str, of: str, per: str, window: str = "all", prior: tuple[float, float] = (1.0, 10.0)
+    name: str,
+    of: str | Sequence[str],
+    per: str | Sequence[str],
+    window: str = "all",
+    prior: tuple[float, float] = (1.0, 10.0),
 ) -> Feature:
     """(n(of, window) + prior[0]) / (n(per, window) + prior[1]); prior[0]/prior[1] when unknown.
 
-    Raises ValueError unless both are finite and prior[1] is above 0: it is all there is to divide
-    by while nothing has happened.
+    Several actions on either side are added up. Raises ValueError unless both numbers of the prior
+    are finite and prior[1] is above 0: it is all there is to divide by while nothing has happened.
     """
+    (first_of, *more_of), (first_per, *more_per) = _metrics(name, of), _metrics(name, per)
     return _checked(
         RateFeature(
             name=name,
             view="",
-            metric=Metric(action=action_name(of)),
-            per=Metric(action=action_name(per)),
+            metric=first_of,
+            more_of=tuple(more_of),
+            per=first_per,
+            more_per=tuple(more_per),
             window=_asked(window),
             prior_of=prior[0],
             prior_per=prior[1],
@@ -243,6 +250,14 @@ def _shapes(rings: Iterable[RingSpec]) -> str:
 
 def _named(metric: Metric) -> str:
     return repr(metric.action) if metric.amount == "count" else f"values of {metric.action!r}"
+
+
+def _metrics(name: str, actions: str | Sequence[str]) -> list[Metric]:
+    """Counts of one action, or of several, each once."""
+    named = [actions] if isinstance(actions, str) else list(actions)
+    if not named or len(set(named)) < len(named):
+        raise ValueError(f"{name}: a rate needs an action on either side, each once, not {named}")
+    return [Metric(action=action_name(action)) for action in named]
 
 
 def _asked(window: str) -> Window | None:

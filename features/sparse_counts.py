@@ -21,6 +21,7 @@ from features.as_of_kernels import (
     TREND,
     CountProgram,
     Floats,
+    rate_of,
 )
 from features.byte_runs import ByteRuns, Runs
 from features.codec import decode_int64
@@ -116,6 +117,8 @@ class SparseActivity:
             op=np.array([COUNT], np.int64),
             of=np.zeros(1, np.int64),
             per=np.zeros(1, np.int64),
+            more_of=np.full((1, 1), -1, np.int64),
+            more_per=np.full((1, 1), -1, np.int64),
             prior_of=np.zeros(1),
             prior_per=np.zeros(1),
             weights=np.zeros((1, 1)),
@@ -306,7 +309,7 @@ def read_sparse(  # noqa: C901 - one loop, see the comment in it
             if op == COUNT:
                 out[i, f] = sums[of]
             elif op == RATE:
-                out[i, f] = (sums[of] + program.prior_of[f]) / (sums[per] + program.prior_per[f])
+                out[i, f] = rate_of(program, f, sums)
             elif op == DECAYED:
                 out[i, f] = decayed[f]
             elif op == TREND:

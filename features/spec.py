@@ -219,11 +219,16 @@ class CountFeature(_Feature):
 
 
 class RateFeature(_Feature):
-    """(Σ metric + prior_of) / (Σ per + prior_per) over a window."""
+    """(Σ metrics + prior_of) / (Σ per + prior_per) over a window.
+
+    `more_of` and `more_per` are what is added to the first metric of either.
+    """
 
     kind: Literal["rate"] = "rate"
     metric: Metric
+    more_of: tuple[Metric, ...] = ()
     per: Metric
+    more_per: tuple[Metric, ...] = ()
     window: Window | None
     prior_of: float
     prior_per: float
@@ -338,7 +343,7 @@ def summed(feature: Feature) -> tuple[Metric, ...]:
     if isinstance(feature, CountFeature | DecayedFeature | TrendFeature):
         return (feature.metric,)
     if isinstance(feature, RateFeature):
-        return feature.metric, feature.per
+        return feature.metric, *feature.more_of, feature.per, *feature.more_per
     return ()
 
 

@@ -134,6 +134,17 @@ def rates(name: str, view: str) -> AsOfView:
                 prior_per=1.0,
             ),
             RateFeature(
+                name="acted_short",
+                view=view,
+                metric=_CLICK,
+                more_of=(METRICS[2],),
+                per=_SEEN,
+                more_per=(_CLICK, METRICS[2]),
+                window=_SHORT,
+                prior_of=0.3,
+                prior_per=1.0,
+            ),
+            RateFeature(
                 name="dwell_mean",
                 view=view,
                 metric=_DWELL,

@@ -30,6 +30,7 @@ from ranker.stages.serving_log import ServingLogEffect
 from ranker.stages.sources import TrendingSource
 from ranker.tables.turns import TurnLock
 from ranker.tables.user_rows import UserRow, load_user
+from ranker.training.boosting import Fitting
 from ranker.training.fitting import HeadSpec, train_heads, write_model
 from ranker.training.rows import RowMaker, TrainingRows
 from streaming.replay import Request, Timeline
@@ -173,10 +174,12 @@ def folded(events: Iterable[Event], of: Plan = SERVED_PLAN) -> World:
     return World(of).fold(events)
 
 
-def replayed(events: Iterable[Event], actions: Iterable[str] = ("click",)) -> TrainingRows:
+def replayed(
+    events: Iterable[Event], actions: Iterable[str] = ("click",), spill: Path | None = None
+) -> TrainingRows:
     """The training rows of all requests among events."""
     timeline = Timeline(SERVED_PLAN, events)
-    maker = RowMaker(SERVED_PLAN, "feed", timeline.tables, tuple(actions))
+    maker = RowMaker(SERVED_PLAN, "feed", timeline.tables, tuple(actions), spill)
 
     def make(request: Request) -> None:
         maker.add(request.now, request.user_id, request.surface, request.items, request.outcomes)
@@ -188,7 +191,9 @@ def replayed(events: Iterable[Event], actions: Iterable[str] = ("click",)) -> Tr
 def trained(folder: Path, rows: TrainingRows, *heads: str, trees: int = 10) -> Path:
     """A model folder, trained on rows."""
     specs = [HeadSpec.parse(head) for head in heads or ("click",)]
-    write_model(folder, train_heads(rows, specs, trees=trees), rows, SERVED_PLAN, "feed", len(rows))
+    write_model(
+        folder, train_heads(rows, specs, Fitting(trees=trees)), rows, SERVED_PLAN, "feed", len(rows)
+    )
     return folder
 
 

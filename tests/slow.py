@@ -119,8 +119,14 @@ class Slow:
             case CountFeature():
                 return self._sum(row, view, feature.metric, feature.window)
             case RateFeature():
-                of = self._sum(row, view, feature.metric, feature.window) + feature.prior_of
-                return of / (self._sum(row, view, feature.per, feature.window) + feature.prior_per)
+                of, per = (
+                    sum(self._sum(row, view, metric, feature.window) for metric in metrics)
+                    for metrics in (
+                        (feature.metric, *feature.more_of),
+                        (feature.per, *feature.more_per),
+                    )
+                )
+                return (of + feature.prior_of) / (per + feature.prior_per)
             case TrendFeature():
                 short, long = feature.window, feature.long
                 share = (short.width_ms * short.buckets) / (long.width_ms * long.buckets)

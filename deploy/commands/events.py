@@ -104,18 +104,38 @@ def adapt(
         bool, typer.Option("--fetch", help="First put the data set into FOLDER (movielens).")
     ] = False,
 ) -> None:
-    """Turn a data set into a file of events.
+    """Turn a data set into a file of events, and say what looks wrong with them.
 
     An adapter of your own is one small Python file with one function,
     `events(folder: Path) -> Iterator[Event]`, that yields the classes of
-    features/events.py in the order of event_time (items and users before
-    their first use). Take streaming/adapters/movielens.py as the pattern,
-    and `headrace events check` to see that the result is good.
+    features/events.py in the order of event_time. Take
+    streaming/adapters/movielens.py as the pattern, and answer in turn:
+
+    1. What was shown? Each page or item is an ImpressionEvent: user_id,
+    surface, items in their order, and a request_id for all that was
+    ranked together.
+
+    2. What was done? Each click, view, like or purchase is an
+    EngagementEvent with that same request_id; its `value` is the time
+    watched or the like. Give actions the names that
+    feature_repo/stored.py counts. What people did before the records
+    begin is an EngagementEvent `view` without request_id.
+
+    3. What is known of items and users beforehand? An ItemEvent
+    (author_id, categories, created_at, attributes, embedding) and a
+    UserEvent each, before their first use. Outcomes never go here.
+
+    4. Times are milliseconds UTC; an event_id is made from the fact, so
+    that an exact repeat is dropped as one.
+
+    Try it with --limit 10000, read the remarks, then go on with
+    `headrace events check` and `headrace train`.
     """
     from pydantic import ValidationError
 
     from features.errors import BadInput
     from streaming.adapters import ADAPTERS, movielens
+    from streaming.adapters.review import Review
     from streaming.event_file import write_events
 
     adapter = _own_adapter(Path(name)) if name.endswith(".py") else ADAPTERS.get(name)
@@ -126,7 +146,8 @@ def adapt(
         if name != "movielens":
             raise BadInput(f"{name} cannot be fetched, only movielens; leave out --fetch")
         movielens.fetch(folder)
-    events = itertools.islice(adapter(folder), limit)
+    review = Review()
+    events = review.each(itertools.islice(adapter(folder), limit))
     with progress(None) as bar:
         task = bar.add_task(f"adapting {name}", total=None, done=0)
         try:
@@ -134,7 +155,12 @@ def adapt(
         except ValidationError as error:
             raise BadInput(f"{name} in {folder} holds what is no event: {error}") from error
         bar.update(task, total=count, completed=count, done=count)
-    Console().print(f"{count:,} events written to {escape(str(output))}", soft_wrap=True)
+    console = Console()
+    console.print(f"{count:,} events written to {escape(str(output))}", soft_wrap=True)
+    actions = ", ".join(f"{name} {times:,}" for name, times in review.actions.most_common())
+    console.print(f"actions: {escape(actions) or 'none'}", soft_wrap=True)
+    for remark in review.remarks():
+        console.print(f"[yellow]look again:[/] {escape(remark)}", soft_wrap=True)
 
 
 def _own_adapter(file: Path) -> Callable[[Path], "Iterator[Event]"]:

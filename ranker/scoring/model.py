@@ -6,7 +6,7 @@ The manifest is `manifest.json`; it names the head files and holds their checksu
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -57,6 +57,8 @@ class HeadManifest(_Part):
     metrics: dict[str, FiniteFloat] = {}
     calibration: Calibration | None = None
     """What the raw score of a binary head means; None: log-odds."""
+    importance: dict[str, FiniteFloat] = {}
+    """Column → the share of all gain that its splits made, of those that were split on."""
 
     def prediction(self, raw: Floats) -> Floats:
         """What raw scores [n] say: a probability, or for lambdarank the raw score itself."""
@@ -88,6 +90,7 @@ class TrainedHead:
     model_text: str
     metrics: dict[str, float]
     calibration: Platt | Isotonic | None = None
+    gain: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def save_model(
                 trees=Forest.from_model_text(head.model_text).trees,
                 metrics=head.metrics,
                 calibration=head.calibration,
+                importance=_strongest_first(head.gain),
             )
             for head in heads
         ],
@@ -198,6 +202,11 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise Refused(f"{path}: {where}: {first['msg']}; train again") from error
+
+
+def _strongest_first(gain: dict[str, float]) -> dict[str, float]:
+    some = [(name, share) for name, share in gain.items() if share > 0]
+    return dict(sorted(some, key=lambda one: -one[1]))
 
 
 def _first_misfit(trained: Sequence[str], served: Sequence[str]) -> str | None:

@@ -24,6 +24,16 @@ def request_gauc(label: ArrayLike, score: ArrayLike, request: ArrayLike) -> floa
     return float(np.average(by_request[both], weights=rows[both])) if both.any() else float("nan")
 
 
+def auc_by_request(
+    label: ArrayLike, score: ArrayLike, request: ArrayLike
+) -> tuple[Floats, Ints, Ints]:
+    """AUC (nan without both labels), number of rows, and first row of each request."""
+    labels, scores = _columns(label, score)
+    requests = _numbered(request, len(labels))
+    first = np.unique(requests, return_index=True)[1]
+    return *_auc_by_request(labels, scores, requests), first.astype(np.int64)
+
+
 def ndcg(label: ArrayLike, score: ArrayLike, request: ArrayLike, k: int) -> float:
     """Mean NDCG@k over the requests with a positive row; nan without such one.
 

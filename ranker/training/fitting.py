@@ -1,41 +1,23 @@
-"""Training: rows into LightGBM heads and a model folder."""
+"""Training: rows into heads that are judged on later requests, and a model folder."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import lightgbm
 import numpy as np
 
 from features.errors import BadInput
 from features.spec import Plan
 from ranker.scoring.calibration import Isotonic, Platt, sigmoid
 from ranker.scoring.model import HEAD_NAME, DataSpan, Manifest, Objective, TrainedHead, save_model
-from ranker.training.calibrating import Method, fit_calibration
+from ranker.training.boosting import Fitting, fit, raw_scores
+from ranker.training.calibrating import fit_calibration
 from ranker.training.evaluation import auc, log_loss, ndcg, request_gauc
 from ranker.training.rows import TrainingRows
-
-PARAMETERS: dict[str, Any] = {
-    "learning_rate": 0.03,
-    "num_leaves": 63,
-    "min_data_in_leaf": 100,
-    "feature_fraction": 0.5,
-    "bagging_fraction": 0.7,
-    "bagging_freq": 1,
-    "lambda_l2": 10.0,
-    "verbose": -1,
-    "deterministic": True,
-    "force_row_wise": True,
-    # One core stays free: OpenMP threads that wait for a busy core cost more than they give.
-    "num_threads": max(1, (os.cpu_count() or 2) - 1),
-}
-"""Chosen on days before 2 May of the KuaiRand stream (see the README of `tests/benchmarks`)."""
-
 
 _HEAD_NAME = re.compile(HEAD_NAME)
 
@@ -66,17 +48,14 @@ class HeadSpec:
 def train_heads(
     rows: TrainingRows,
     heads: Sequence[HeadSpec],
-    *,
-    trees: int = 300,
-    seed: int = 1,
-    held_back: float = 0.1,
-    calibration: Method = "auto",
+    fitting: Fitting = Fitting(),  # noqa: B008  (frozen)
     progress: Callable[[str, int], None] = lambda head, tree: None,
 ) -> list[TrainedHead]:
     """Train each head on all rows; its metrics are of a twin that did not see the newest
-    `held_back` of the requests (split by time, never at random), and so is its calibration.
+    `held_back` of the requests (split by time, never at random), and so are its calibration and,
+    with patience, its number of trees.
     """
-    cut = int(np.quantile(rows.now, 1 - held_back)) if len(rows) else 0
+    cut = int(np.quantile(rows.now, 1 - fitting.held_back)) if len(rows) else 0
     trained = []
     for head in heads:
         label = rows.labels[head.action]
@@ -86,11 +65,25 @@ def train_heads(
                 f"{len(label)} training rows, so there is nothing to learn; choose another action, "
                 "or a longer span"
             )
-        metrics, calibrated = _judged(rows, head, cut, trees, seed, calibration)
-        booster = _fit(rows, head, trees, seed, progress)
-        text = booster.model_to_string()
+        twin = _judged(rows, head, cut, fitting)
+        fitted = fit(
+            rows,
+            head.action,
+            head.objective,
+            fitting,
+            trees=twin.trees,
+            progress=partial(progress, head.name),
+        )
         trained.append(
-            TrainedHead(head.name, head.objective, head.action, text, metrics, calibrated)
+            TrainedHead(
+                head.name,
+                head.objective,
+                head.action,
+                fitted.text,
+                twin.metrics,
+                twin.calibration,
+                fitted.gain,
+            )
         )
     return trained
 
@@ -121,54 +114,44 @@ def write_model(
     )
 
 
-def _fit(
-    rows: TrainingRows,
-    head: HeadSpec,
-    trees: int,
-    seed: int,
-    progress: Callable[[str, int], None] = lambda head, tree: None,
-) -> Any:
-    _, sizes = np.unique(rows.request, return_counts=True)
-    ranking = head.objective == "lambdarank"
-    data = lightgbm.Dataset(
-        rows.matrix,
-        rows.labels[head.action],
-        group=sizes if ranking else None,
-        feature_name=list(rows.columns),
-    )
-    return lightgbm.train(
-        {**PARAMETERS, "objective": head.objective, "seed": seed},
-        data,
-        trees,
-        callbacks=[lambda env: progress(head.name, env.iteration + 1)],
-    )
+@dataclass(frozen=True, slots=True)
+class _Twin:
+    """What a twin of a head, fitted on the older requests, told of it on the newer."""
+
+    metrics: dict[str, float]
+    calibration: Platt | Isotonic | None = None
+    trees: int | None = None
 
 
-def _judged(
-    rows: TrainingRows, head: HeadSpec, cut: int, trees: int, seed: int, method: Method
-) -> tuple[dict[str, float], Platt | Isotonic | None]:
+def _judged(rows: TrainingRows, head: HeadSpec, cut: int, fitting: Fitting) -> _Twin:
     """AUC, request GAUC and NDCG@10 on the requests after the cut, those that are defined; and
     for a binary head what its raw scores came to mean there.
 
-    The log loss with and without a calibration is of the newer half, calibrated by the older.
+    The log loss with and without a calibration is of the newer half, calibrated by the older. So
+    are all metrics when the older half has chosen the number of trees.
     """
     early, late = rows.part(rows.now < cut), rows.part(rows.now >= cut)
-    if not len(late) or len(np.unique(early.labels[head.action])) < 2:
-        return {}, None
-    score = np.asarray(_fit(early, head, trees, seed).predict(late.matrix, raw_score=True))
-    label = late.labels[head.action]
+    if not len(late) or any(len(np.unique(p.labels[head.action])) < 2 for p in (early, late)):
+        return _Twin({})
+    older = late.now < np.median(late.now)
+    stop_on = late.part(older) if fitting.patience is not None and older.any() else None
+    fitted = fit(early, head.action, head.objective, fitting, stop_on=stop_on)
+    score, label = raw_scores(fitted.text, late.matrix), late.labels[head.action]
+    shown = ~older if stop_on is not None else np.ones(len(late), np.bool_)
+    if len(np.unique(label[shown])) < 2:
+        return _Twin({}, trees=fitted.trees)
     found = {
-        "held_back_auc": auc(label, score),
-        "held_back_request_gauc": request_gauc(label, score, late.request),
-        "held_back_ndcg10": ndcg(label, score, late.request, 10),
+        "held_back_auc": auc(label[shown], score[shown]),
+        "held_back_request_gauc": request_gauc(label[shown], score[shown], late.request[shown]),
+        "held_back_ndcg10": ndcg(label[shown], score[shown], late.request[shown], 10),
     }
     calibrated = None
     if head.objective == "binary":
-        calibrated = fit_calibration(score, label, method)
-        older = late.now < np.median(late.now)
-        trial = fit_calibration(score[older], label[older], method)
+        calibrated = fit_calibration(score, label, fitting.calibration)
+        trial = fit_calibration(score[older], label[older], fitting.calibration)
         if trial is not None:
             newer, chance = label[~older], trial.probability(score[~older])
             found["held_back_log_loss"] = log_loss(newer, chance)
             found["held_back_log_loss_uncalibrated"] = log_loss(newer, sigmoid(score[~older]))
-    return {name: value for name, value in found.items() if np.isfinite(value)}, calibrated
+    defined = {name: value for name, value in found.items() if np.isfinite(value)}
+    return _Twin(defined, calibrated, fitted.trees)

@@ -1,7 +1,9 @@
 """Training rows: what the ranker would have read for each candidate, and what then happened."""
 
+from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +28,24 @@ class TrainingRows:
     """[row]: number of its request; rows of a request are together."""
     now: NDArray[np.int64]
     """[row]: the instant of its request, ms."""
+    weight: Floats | None = None
+    """[row]: how many rows it stands for; None: each for itself."""
 
     def __len__(self) -> int:
         return len(self.matrix)
 
     def part(self, chosen: NDArray[np.bool_]) -> "TrainingRows":
-        """Some of the rows."""
+        """Some of the rows; those of one run of time are not copied, wherever they lie."""
+        places = np.flatnonzero(chosen)
+        run = len(places) > 0 and places[-1] - places[0] + 1 == len(places)
+        taken = slice(places[0], places[-1] + 1) if run else places
         return TrainingRows(
             self.columns,
-            self.matrix[chosen],
-            {action: label[chosen] for action, label in self.labels.items()},
-            self.request[chosen],
-            self.now[chosen],
+            self.matrix[taken],
+            {action: label[taken] for action, label in self.labels.items()},
+            self.request[taken],
+            self.now[taken],
+            None if self.weight is None else self.weight[taken],
         )
 
 
@@ -50,15 +58,18 @@ class RowMaker:
         service: str,
         tables: Mapping[str, EntityTable],
         actions: Sequence[str],
+        spill: Path | None = None,
     ) -> None:
+        """`spill` names a file that takes the rows, which may then be larger than memory."""
+        self._spill = None if spill is None else _Spill(spill)
         self._tables = tables
         self._reader = Reader(plan, service, tables)
         self._join = CandidateJoin(plan, tables)
         self._actions = tuple(actions)
         self._matrices: list[Floats] = []
-        self._labels: list[list[bool]] = []
-        self._requests: list[int] = []
-        self._now: list[int] = []
+        self._labels = array("b")
+        self._requests = array("q")
+        self._now = array("q")
         self._count = 0
 
     def add(
@@ -80,20 +91,47 @@ class RowMaker:
             surface,
         )
         matrix = self._reader.matrix(moment)
-        self._matrices.append(matrix)
-        self._labels += [[action in happened for action in self._actions] for happened in outcomes]
-        self._requests += [self._count] * len(items)
-        self._now += [now] * len(items)
+        if self._spill is None:
+            self._matrices.append(matrix)
+        else:
+            self._spill.add(matrix)
+        for happened in outcomes:
+            self._labels.extend(action in happened for action in self._actions)
+        self._requests.extend([self._count] * len(items))
+        self._now.extend([now] * len(items))
         self._count += 1
         return matrix
 
     def rows(self) -> TrainingRows:
         """All rows so far."""
         labels = np.array(self._labels, np.int8).reshape(-1, len(self._actions))
+        if self._spill is not None:
+            matrix = self._spill.matrix(len(self._reader.columns))
+        else:
+            matrix = np.concatenate(self._matrices) if self._matrices else np.zeros((0, 0))
         return TrainingRows(
             self._reader.columns,
-            np.concatenate(self._matrices) if self._matrices else np.zeros((0, 0)),
+            matrix,
             {action: labels[:, i] for i, action in enumerate(self._actions)},
             np.array(self._requests, np.int64),
             np.array(self._now, np.int64),
         )
+
+
+class _Spill:
+    """A file of rows, written request by request and then read as the system pages it in."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.write_bytes(b"")
+
+    def add(self, matrix: Floats) -> None:
+        with self._path.open("ab") as file:
+            file.write(matrix.tobytes())
+
+    def matrix(self, columns: int) -> Floats:
+        """All rows so far, mapped rather than read."""
+        if not self._path.stat().st_size:
+            return np.zeros((0, columns))
+        flat: Floats = np.memmap(self._path, np.float64, "r")
+        return flat.reshape(-1, columns)

@@ -28,7 +28,8 @@ from features.spec import Plan
 from ranker.request import RankRequest, RankResponse
 from ranker.scoring.model import TrainedHead
 from ranker.settings import RankerSettings
-from ranker.training.fitting import PARAMETERS, write_model
+from ranker.training.boosting import PARAMETERS
+from ranker.training.fitting import write_model
 from ranker.training.rows import RowMaker, TrainingRows
 from ranker.wiring import Ranker
 from streaming.aggregate import Aggregator

@@ -157,7 +157,8 @@ def _fields_of(view: ActivityView, feature: Feature) -> list[str]:
     assert isinstance(feature, CountFeature | RateFeature | DecayedFeature | TrendFeature)
     pairs: list[tuple[Metric, Window | None]] = [(feature.metric, feature.window)]
     if isinstance(feature, RateFeature):
-        pairs.append((feature.per, feature.window))
+        added = (*feature.more_of, feature.per, *feature.more_per)
+        pairs += [(metric, feature.window) for metric in added]
     if isinstance(feature, TrendFeature):
         pairs.append((feature.metric, feature.long))
     return [

@@ -16,6 +16,7 @@ from features.plan import FeatureRepo
 from features.redis_rows import RedisRows
 from ranker.request import RankRequest, RankResponse
 from ranker.settings import RankerSettings
+from ranker.training.boosting import Fitting
 from ranker.training.fitting import HeadSpec, train_heads, write_model
 from ranker.training.rows import RowMaker
 from ranker.wiring import Ranker
@@ -69,7 +70,7 @@ def ground(applied_repo: Path, tmp_path: Path) -> Iterator[Ground]:
 
     timeline.run(make)
     rows = maker.rows()
-    heads = train_heads(rows, [HeadSpec.parse("click")], trees=10)
+    heads = train_heads(rows, [HeadSpec.parse("click")], Fitting(trees=10))
     write_model(tmp_path / "model", heads, rows, plan, SERVICE, len(events))
     port = free_port()
     url = f"redis://{HOST}:{port}/0"

@@ -127,14 +127,14 @@ MAKERS = {"entity", "events_source", "activity_view", "as_of_view", "feature_ser
 
 
 def test_the_catalogue_has_every_word_of_the_vocabulary_and_its_examples_work() -> None:
-    rows = table_rows(CATALOGUE, r"[a-z_]+(, [a-z_]+| of values)?")
+    rows = table_rows(CATALOGUE, r"[a-z_]+(, [a-z_]+| of values| of several)?")
     named = {word for row in rows for word in re.findall(r"[a-z_]+", row[0])} & WORDS
     assert named == WORDS - MAKERS
     scope = {**vars(declare), "Float64": Float64}
     scope["events"] = declare.events_source(archive=Path("archive"))
     scope["user"] = declare.entity("user", "user_id")
     examples = [row[-1] for row in rows if "(" in row[-1]]
-    assert len(examples) == 7 + 15
+    assert len(examples) == 7 + 16
     for example in examples:
         assert eval(example, scope) is not None, example
 

@@ -307,7 +307,7 @@ def test_request_starts_split_at_exactly_four_hours() -> None:
 
 @pytest.fixture(scope="module")
 def real_kuairand() -> list[Event]:
-    return list(kuairand.events(data_set("kuairand")))
+    return list(kuairand.events(data_set("kuairand"), history=False))
 
 
 def data_set(name: str) -> Path:
@@ -347,3 +347,55 @@ def test_the_real_ranklens_is_complete_and_ordered() -> None:
         if isinstance(event, EngagementEvent):
             assert event.request_id is not None
             assert event.item_id in {item.item_id for item in shown[event.request_id].items}
+
+
+def with_history(folder: Path, last_time_ms: int) -> None:
+    """User 7 saw five things, of which the file lists the newest three; one like lies further
+    back."""
+    seen = {
+        "user_id": 7, "history_len": 5, "last_time_ms": last_time_ms, "watch_seq": [1, 9, 1],
+        "like_seq": [2, 9], "long_watch_seq": [1],
+    }  # fmt: skip
+    pq.write_table(pa.Table.from_pylist([seen]), folder / kuairand.HISTORY)
+
+
+def test_kuairand_history_becomes_views_before_the_impressions(kuairand_folder: Path) -> None:
+    plain = list(kuairand.events(kuairand_folder))
+    with_history(kuairand_folder, T0 - 1000)
+    assert list(kuairand.events(kuairand_folder, history=False)) == plain
+    events = list(kuairand.events(kuairand_folder))
+    assert in_order(events)
+    told = [e for e in events if e.type in PAST and e in plain]
+    assert told == [e for e in plain if e.type in PAST]
+    views = [e for e in events if isinstance(e, EngagementEvent) and e.request_id is None]
+    assert [(e.item_id, e.action) for e in views] == [
+        ("1", "view"), ("9", "view"), ("9", "like"), ("1", "view"), ("1", "long_view")
+    ]  # fmt: skip
+    times = sorted({e.event_time for e in views})
+    assert times[-1] == T0 - 1000
+    assert times[2] - times[1] == times[1] - times[0] > HOUR_MS
+    assert [e.author_id for e in views if e.item_id == "1"] == ["11"] * 3
+
+
+PAST = ("impression", "engagement")
+"""What keeps its time when a history comes before it; items and users must come earlier still."""
+
+
+def test_kuairand_history_may_reach_into_the_impressions(kuairand_folder: Path) -> None:
+    with_history(kuairand_folder, T0 + 2 * HOUR_MS)
+    assert in_order(list(kuairand.events(kuairand_folder)))
+
+
+@pytest.mark.parametrize(
+    ("seen", "among", "places"),
+    [
+        ([1, 2, 1, 3], [1, 3], {2, 3}),
+        ([1, 2, 1, 3], [7, 2], {1}),  # 7 lies further back than what was kept
+        ([1, 1], [], set()),
+        ([], [4], set()),
+    ],
+)
+def test_the_newest_of_a_list_are_found_from_its_end(
+    seen: list[int], among: list[int], places: set[int]
+) -> None:
+    assert kuairand.newest_matches(seen, among) == places

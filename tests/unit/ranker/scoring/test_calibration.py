@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from features.errors import Refused
 from ranker.scoring.calibration import Isotonic, Platt, sigmoid
 from ranker.scoring.model import load_model, read_manifest
+from ranker.training.boosting import Fitting
 from ranker.training.calibrating import ISOTONIC_ROWS_MIN, Method, fit_calibration
 from ranker.training.evaluation import log_loss
 from ranker.training.fitting import HeadSpec, train_heads
@@ -95,7 +96,7 @@ def test_a_calibration_is_served_from_the_manifest(rows: TrainingRows, tmp_path:
 def test_no_calibration_leaves_the_log_odds_and_a_bad_one_is_refused(
     rows: TrainingRows, tmp_path: Path
 ) -> None:
-    heads = train_heads(rows, [HeadSpec.parse("click")], trees=5, calibration="none")
+    heads = train_heads(rows, [HeadSpec.parse("click")], Fitting(trees=5, calibration="none"))
     assert heads[0].calibration is None
     folder = trained(tmp_path, rows, "click", trees=5)
     manifest = folder / "manifest.json"

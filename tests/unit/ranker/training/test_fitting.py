@@ -7,6 +7,7 @@ import pytest
 
 from features.errors import BadInput
 from ranker.scoring.model import load_model, read_manifest
+from ranker.training.boosting import Fitting
 from ranker.training.evaluation import auc
 from ranker.training.fitting import HeadSpec, train_heads, write_model
 from ranker.training.rows import TrainingRows
@@ -35,7 +36,7 @@ def test_a_head_that_says_too_little_is_refused_with_the_form(text: str) -> None
 
 def test_what_is_learnt_holds_for_later_requests(rows: TrainingRows) -> None:
     heads = [HeadSpec.parse("click"), HeadSpec.parse("rank=lambdarank:click")]
-    click, rank = train_heads(rows, heads, trees=8, held_back=0.2)
+    click, rank = train_heads(rows, heads, Fitting(trees=8, held_back=0.2))
     for head in (click, rank):
         assert head.metrics["held_back_auc"] > 0.65, head.name
         assert head.metrics["held_back_request_gauc"] > 0.65
@@ -50,14 +51,14 @@ def test_metrics_are_of_a_twin_that_saw_no_later_request(rows: TrainingRows) -> 
         label = rows.labels["click"].copy()
         label[early] = np.random.default_rng(seed).permutation(label[early])
         shuffled = TrainingRows(rows.columns, rows.matrix, {"click": label}, rows.request, rows.now)
-        (head,) = train_heads(shuffled, [HeadSpec.parse("click")], trees=8, held_back=0.2)
+        (head,) = train_heads(shuffled, [HeadSpec.parse("click")], Fitting(trees=8, held_back=0.2))
         found.append(head.metrics["held_back_auc"])
     assert 0.35 < np.mean(found) < 0.62
 
 
 def test_the_same_rows_and_seed_give_the_same_model(rows: TrainingRows) -> None:
     heads = [HeadSpec.parse("click")]
-    texts = {train_heads(rows, heads, trees=5, seed=s)[0].model_text for s in (7, 7, 8)}
+    texts = {train_heads(rows, heads, Fitting(trees=5, seed=s))[0].model_text for s in (7, 7, 8)}
     assert len(texts) == 2
 
 
@@ -71,7 +72,9 @@ def test_an_action_that_always_or_never_follows_is_refused(rows: TrainingRows, e
 
 def test_progress_tells_every_tree(rows: TrainingRows) -> None:
     told: list[tuple[str, int]] = []
-    train_heads(rows, [HeadSpec.parse("click")], trees=3, progress=lambda *tree: told.append(tree))
+    train_heads(
+        rows, [HeadSpec.parse("click")], Fitting(trees=3), progress=lambda *tree: told.append(tree)
+    )
     assert told == [("click", 1), ("click", 2), ("click", 3)]
 
 
@@ -90,6 +93,6 @@ def test_the_folder_says_what_the_model_is_of(rows: TrainingRows, tmp_path: Path
 
 def test_a_model_can_be_written_over_an_older_one(rows: TrainingRows, tmp_path: Path) -> None:
     folder = trained(tmp_path, rows, "click", trees=2)
-    heads = train_heads(rows, [HeadSpec.parse("click")], trees=4)
+    heads = train_heads(rows, [HeadSpec.parse("click")], Fitting(trees=4))
     write_model(folder, heads, rows, SERVED_PLAN, "feed", 1)
     assert load_model(folder, rows.columns).manifest.heads[0].trees == 4
