@@ -227,8 +227,9 @@ class _Node:
         sign."""
         keys: list[bytes] = []
         if not self.told() and time.monotonic() - self._heard_at >= silence_s:
-            self._news.send_command("PING")
-            while (message := self._news.read_response())[0] != b"pong":
+            # Not PING, which a server whose disk is full answers by an error.
+            self._news.send_command("SUBSCRIBE", INVALIDATIONS)
+            while (message := self._news.read_response())[0] != b"subscribe":
                 if message[2] is None:
                     return None
                 keys += message[2]

@@ -188,6 +188,24 @@ def test_a_killed_tracking_connection_is_made_up_for(
             fresh(live, rows)
 
 
+def test_a_store_that_answers_no_ping_is_still_heard(
+    empty_valkey: str, rows: RedisRows, client: redis.Redis
+) -> None:
+    """One whose disk is full answers PING by an error, and reads as ever."""
+    rows.write(writes_of(World().fold(many_items(10)), 1, ["item_id"]))
+    with following(empty_valkey) as live:
+        live.start(timeout_s=10)
+        client.execute_command("ACL", "SETUSER", "default", "-ping")  # type: ignore[no-untyped-call]
+        try:
+            began = time.monotonic()
+            while time.monotonic() - began < PACE_S:
+                assert live.degraded is None
+                assert live.staleness_ms() <= 250
+                time.sleep(0.01)
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", "+ping")  # type: ignore[no-untyped-call]
+
+
 def test_a_restart_of_the_store_is_survived(tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "valkey.log"
     url = f"redis://{HOST}:{port}/0"
