@@ -29,6 +29,9 @@ def main(names: Sequence[str]) -> int:
     if (why := kafka_server.missing()) is not None:
         sys.exit(why)
     files = sorted(FOLDER.glob("*.yaml"))
+    strange = [name for name in names if not any(f.stem.startswith(name) for f in files)]
+    if strange:
+        sys.exit(f"no experiment begins with {strange[0]!r}: {', '.join(f.stem for f in files)}")
     chosen = [f for f in files if not names or f.stem.startswith(tuple(names))]
     seed = os.environ.get("HEADRACE_CHAOS_SEED") or str(random.SystemRandom().randrange(10**9))
     print(f"HEADRACE_CHAOS_SEED={seed} sends these events again", flush=True)
