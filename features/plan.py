@@ -56,6 +56,8 @@ from features.tags import (
     TOTAL,
 )
 
+REPO: Final = "HEADRACE_REPO"
+"""The setting of every process that names its feature repository."""
 _FEATURES: Final[TypeAdapter[tuple[Feature, ...]]] = TypeAdapter(tuple[Feature, ...])
 _KEY_TYPES: Final = {
     ValueType.STRING.value: STRING_TYPE,
@@ -81,7 +83,7 @@ class FeatureRepo:
     """A feature repository on disk: its folder and the `feature_store.yaml` in force.
 
     The environment variable FEAST_FS_YAML_FILE_PATH, which stock Feast honours, overrides the
-    folder's own file.
+    folder's own file; beside HEADRACE_REPO it is about that folder, and no other one.
     """
 
     folder: Path
@@ -93,8 +95,10 @@ class FeatureRepo:
         """The feature_store.yaml in force."""
         if self.config is not None:
             return self.config
-        override = os.environ.get(FEAST_FS_YAML_FILE_PATH_ENV_NAME)
-        return Path(override) if override else self.folder / "feature_store.yaml"
+        override, usual = os.environ.get(FEAST_FS_YAML_FILE_PATH_ENV_NAME), os.environ.get(REPO)
+        if override and (usual is None or Path(usual).resolve() == self.folder.resolve()):
+            return Path(override)
+        return self.folder / "feature_store.yaml"
 
     def open(self) -> "PlanSource":
         """A reader of this repository's registry."""

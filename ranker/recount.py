@@ -115,21 +115,30 @@ class Recounter:
         self, ranking: Ranking, rows: Mapping[bytes, Hash], now: int | None = None
     ) -> Counted:
         """The vectors and scores of the items that were shown, from these rows by key."""
-        user_key = self.key_of(USER_KEY, ranking.user_id)
-        self._hold({key: row for key, row in rows.items() if key != user_key})
-        content = rows.get(user_key) or {}
-        user = load_user(self.plan, self._live.strings, ranking.user_id, content)
-        reading = self._reading
         at = ranking.now if now is None else now
-        found = self._live.tables[ITEM_KEY].rows_of_ids(ranking.items)
-        moment = reading.join.moment(
-            at, user.table, user.row, ranking.items, found, ranking.surface
-        )
-        matrix = reading.reader.matrix(moment, user.table)
+        matrix = self.vectors(ranking.user_id, ranking.items, ranking.surface, at, rows)
+        reading = self._reading
         if reading.heads is None:
             return Counted(matrix, {}, np.zeros(0))
         heads = reading.heads.score(matrix)
         return Counted(matrix, heads, reading.heads.value.value(heads, ranking.surface))
+
+    def vectors(
+        self,
+        user_id: str,
+        items: Sequence[str],
+        surface: str,
+        now: int,
+        rows: Mapping[bytes, Hash],
+    ) -> Floats:
+        """[item, column of the service] as of an instant, from these rows by key."""
+        user_key = self.key_of(USER_KEY, user_id)
+        self._hold({key: row for key, row in rows.items() if key != user_key})
+        user = load_user(self.plan, self._live.strings, user_id, rows.get(user_key) or {})
+        reading = self._reading
+        found = self._live.tables[ITEM_KEY].rows_of_ids(items)
+        moment = reading.join.moment(now, user.table, user.row, items, found, surface)
+        return reading.reader.matrix(moment, user.table)
 
     def _hold(self, rows: Mapping[bytes, Hash]) -> None:
         """Let the tables hold these rows and no others."""

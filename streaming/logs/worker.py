@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -85,9 +86,17 @@ class LogWorker:
         """Work until told to stop, or until nothing comes; a fault ends the incarnation."""
         for topic in self._topics:
             topic.source.subscribe(topic)
+        # Each on a thread of its own: a client throws away a place in its group that it is given
+        # while nobody waits in `poll`, and asks for one again.
+        with ThreadPoolExecutor(len(self._topics), "archive") as threads:
+            self._run(threads, stopping, poll_timeout_ms)
+
+    def _run(
+        self, threads: ThreadPoolExecutor, stopping: Callable[[], bool], poll_timeout_ms: int
+    ) -> None:
         heard = compacted = self._clock()
         while not stopping():
-            came = sum(topic.turn(poll_timeout_ms) for topic in self._topics)
+            came = sum(threads.map(lambda topic: topic.turn(poll_timeout_ms), self._topics))
             self._count()
             now = self._clock()
             if came or not self.joined:
