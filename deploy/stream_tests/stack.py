@@ -32,9 +32,9 @@ MARKED: Final = ("item_id", "author_id", "category", "surface")
 @contextmanager
 def running_stack(folder: Path, repo: Path, model: Path | None) -> Iterator[Stack]:
     """A stack of its own, on free ports, that is gone when the `with` ends."""
-    ports = {f"{name}_port": free_port() for name in ("kafka", "redis", "http", "grpc")}
+    kafka, redis, http, grpc = (free_port() for _ in range(4))
     try:
-        yield local.up(Asked(folder, repo, model=model, **ports), _silent)
+        yield local.up(Asked(folder, repo, model, kafka, redis, http, grpc), _silent)
     finally:
         local.down(folder, _silent)
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from deploy import local
 from deploy.demo.stream import Stream
 from deploy.local import Asked
+from deploy.ports import free_port
 from deploy.stack_file import Stack
 from features.events import Event
 from ranker.request import RankResponse
@@ -92,7 +93,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def _running(folder: Path, data: Path, repo: Path) -> Iterator[Running]:
     start_ms = int(time.time() * 1000) - STEP_MS * (REQUESTS + 1)
     events = browsing(REQUESTS, start_ms=start_ms, step_ms=STEP_MS)
-    asked = Asked(data, repo, workers=("route", "aggregate"))
+    # Free ports, and not the usual ones: somebody else's stack may run here.
+    kafka, redis, http, grpc = (free_port() for _ in range(4))
+    asked = Asked(data, repo, None, kafka, redis, http, grpc, workers=("route", "aggregate"))
     try:
         stack = local.up(asked, _silent)
         environment = local.settings(stack)
@@ -102,7 +105,7 @@ def _running(folder: Path, data: Path, repo: Path) -> Iterator[Running]:
             stream.send(events)
             stream.wait()
             model = _train(folder, repo, events, environment)
-            stack = local.up(Asked(data, repo, model=model), _silent)
+            stack = local.up(replace(asked, model=model, workers=local.WORKERS), _silent)
             yield Running(stack, stream, sink, local.settings(stack))
         finally:
             sink.close()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,9 @@ from shutil import copytree, ignore_patterns
 from typing import Any
 
 import redis
+from typer.testing import CliRunner, Result
 
+from deploy.cli import app
 from deploy.feature_store import SETTINGS, applying, write_settings
 from deploy.local import headrace_command
 from deploy.ports import free_port
@@ -50,19 +51,19 @@ def test_an_undisturbed_stack_is_replayed_to_the_bit_and_a_lost_row_is_found(
     until(archived, 60, "for all three logs", pause_s=0.5)
     checks = ("--check-state", "--check-skew", "--check-rank")
     command = ("replay", *checks, "--report", str(tmp_path / "report"))
-    said = running.headrace(*command)
+    said = here(running, *command).output
     found = json.loads((tmp_path / "report" / "replay.json").read_text())
     assert found["passed"], said
     state, skew, rank = (found["checks"][name.removeprefix("--")] for name in checks)
     assert state["rows"] == state["equal"] > 60
     assert (skew["rankings"], skew["values that differ"]) == (12, 0)
     assert (rank["rankings"], rank["same scores"], rank["another order"]) == (12, 12, 0)
-    assert digest(said) == digest(running.headrace("replay"))
+    assert digest(said) == digest(here(running, "replay").output)
     damaged = damage(running)
-    failed = running.run(sys.executable, "-m", "deploy.cli", "replay", "--check-state")
-    assert failed.returncode == 1
-    assert "check-state: failed" in failed.stdout
-    assert damaged in failed.stdout
+    failed = here(running, "replay", "--check-state")
+    assert failed.exit_code == 1
+    assert "check-state: failed" in failed.output
+    assert damaged in failed.output
 
 
 def test_a_project_filled_from_the_archive_takes_over_while_the_old_one_serves(
@@ -73,8 +74,8 @@ def test_a_project_filled_from_the_archive_takes_over_while_the_old_one_serves(
 
     def checked() -> bool:
         archive()
-        done = running.run(*replay, "--check-state")
-        return done.returncode == 0 and "check-state: passed" in done.stdout
+        done = here(running, *replay, "--check-state")
+        return done.exit_code == 0 and "check-state: passed" in done.output
 
     def features() -> dict[str, float | None]:
         (one,) = running.rank(user_id="u9", candidates=["i7"], features=True).items
@@ -85,20 +86,25 @@ def test_a_project_filled_from_the_archive_takes_over_while_the_old_one_serves(
     archive()
     copy = filled_beside(running, tmp_path)
     archived = str(running.stack.repo / "archive")
-    replay = (sys.executable, "-m", "deploy.cli", "replay", archived, "--repo", str(copy))
-    filled = running.run(*replay, "--into-redis")
-    assert filled.returncode == 0, filled.stdout + filled.stderr
+    replay = ("replay", archived, "--repo", str(copy))
+    filled = here(running, *replay, "--into-redis")
+    assert filled.exit_code == 0, filled.output
     with following(running, copy, tmp_path):
         running.stream.send([engagement("long-after", now_ms(), 2, 7, "long_view")])
         running.stream.wait()
         assert NEW not in features()
         until(checked, 120, "for the new project to hold what the archive makes", pause_s=0.5)
-        running.headrace("switch", str(copy))
+        assert here(running, "switch", str(copy)).exit_code == 0
         until(lambda: NEW in features(), 60, "for the ranker to go over", pause_s=0.1)
-        # Three views of a minute by the prior, one of 5 s from the archive, one that came after.
-        assert features()[NEW] == (3 * 60_000 + 2 * 5_000) / 5
-        running.headrace("switch", "--back")
+        # Three views in a minute by the prior, one of 5 s from the archive, one that came after.
+        assert features()[NEW] == (60_000 + 2 * 5_000) / (3 + 2)
+        assert here(running, "switch", "--back").exit_code == 0
         until(lambda: NEW not in features(), 60, "for the ranker to go back", pause_s=0.1)
+
+
+def here(running: Running, *arguments: str) -> Result:
+    """A `headrace` command in this process: another one would only import everything again."""
+    return CliRunner().invoke(app, arguments, env=running.environment)
 
 
 def filled_beside(running: Running, folder: Path) -> Path:
