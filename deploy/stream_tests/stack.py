@@ -26,7 +26,8 @@ from streaming.kafka import open_sink
 FRESH_S: Final = 30.0
 """How long the ranker may take to see what stands in Redis."""
 TIMEOUT_S: Final = 60.0
-MARKED: Final = ("item_id", "author_id", "category", "surface")
+INDEXED: Final = ("item_id", "author_id", "category", "surface")
+"""Join keys whose rows are listed."""
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def stack_twin(stack: Stack, plan: Plan, service: str) -> Iterator["StackTwin"]:
     """A twin on a running stack."""
     environment = local.settings(stack)
     sink = open_sink(environment["HEADRACE_KAFKA"])
-    store = RedisRows(environment["HEADRACE_REDIS"], plan.project, MARKED)
+    store = RedisRows(environment["HEADRACE_REDIS"], plan.project, INDEXED)
     try:
         url = f"http://{HOST}:{stack.children['ranker'].port}"
         recounter = Recounter(plan, service, lambda _: None)
