@@ -104,8 +104,9 @@ def pseudonym(key: bytes, person: str) -> str:
 
 
 class Repeats(logging.Filter):
-    """Lets a few lines of a kind through each minute; the next one says how many were left out.
+    """Lets a few warnings of a kind through each minute; the next one says how many were left out.
 
+    News is not limited: which offset a plan applies from is said once for each partition.
     A kind is a logger, a template and an error's type: a stage that fails at each of a thousand
     requests a second must not cost more by its log than by its failure.
     """
@@ -116,6 +117,8 @@ class Repeats(logging.Filter):
         self._seen: dict[tuple[Any, ...], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
         error = record.exc_info[0] if record.exc_info else None
         kind = (record.name, record.levelno, record.msg, error)
         now = self._clock()

@@ -24,7 +24,7 @@ def test_every_field_that_features_are_computed_from_is_read_once() -> None:
         assert set(fields) <= names
         assert len(fields) == len(set(fields))
     assert set(read["item_activity"]) == {
-        "click_total", "click_10", "click_50", "click_value_50", "impression_10",
+        "click_total", "click_10", "click_50", "click_value_50", "impression_10", "like_10",
         "click_value_total", "first_seen", "last_seen",
     }  # fmt: skip
     assert {"recent_time", "recent_action", "recent_author"} <= set(read["user_activity"])

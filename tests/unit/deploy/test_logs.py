@@ -108,3 +108,12 @@ def test_a_line_that_repeats_comes_a_few_times_a_minute_and_then_says_how_often(
     now[0] = SAME_S
     assert passes("stage %s failed", 7) == f"stage 7 failed (and {1000 - SAME_MAX} more like it)"
     assert passes("stage %s failed", 8) == "stage 8 failed"
+
+
+def test_news_is_not_limited() -> None:
+    repeats = Repeats(lambda: 0.0)
+    news = [
+        log.makeRecord(log.name, logging.INFO, "", 0, "partition %s", (number,), None)
+        for number in range(2 * SAME_MAX)
+    ]
+    assert all(repeats.filter(record) for record in news)
