@@ -68,34 +68,42 @@ def run_archive(
     settings: StreamingSettings, stopping: Callable[[], bool], idle_ms: int | None
 ) -> None:
     """The `archive` process; with `idle_ms` it ends once no block has come for so long."""
-    finished: list[bool] = []
-
-    def build(
-        settings: StreamingSettings, plans: PlanSource, observer: Observer, traces: Traces
-    ) -> tuple[Worker, Callable[[], None]]:
-        return _archive(settings, plans, observer, idle_ms, lambda: finished.append(True))
-
-    _run("archive", settings, lambda: stopping() or bool(finished), build)
+    _run_until_idle("archive", settings, stopping, idle_ms, _archive)
 
 
 def run_log_archive(
     settings: StreamingSettings, stopping: Callable[[], bool], idle_ms: int | None
 ) -> None:
     """The process that archives logs; with `idle_ms` it ends once no record came for so long."""
-    finished: list[bool] = []
-
-    def build(
-        settings: StreamingSettings, plans: PlanSource, observer: Observer, _: Traces
-    ) -> tuple[Worker, Callable[[], None]]:
-        return _log_archive(settings, plans, observer, idle_ms, lambda: finished.append(True))
-
-    _run("archive-log", settings, lambda: stopping() or bool(finished), build)
+    _run_until_idle("archive-log", settings, stopping, idle_ms, _log_archive)
 
 
 Worker = RouteWorker | AggregateWorker | ArchiveWorker | LogWorker
 Build = Callable[
     [StreamingSettings, PlanSource, Observer, Traces], tuple[Worker, Callable[[], None]]
 ]
+BuildArchiver = Callable[
+    [StreamingSettings, PlanSource, Observer, int | None, Callable[[], None]],
+    tuple[Worker, Callable[[], None]],
+]
+"""Is told after how much idleness, in milliseconds, to call what ends the process."""
+
+
+def _run_until_idle(
+    process: str,
+    settings: StreamingSettings,
+    stopping: Callable[[], bool],
+    idle_ms: int | None,
+    build_archiver: BuildArchiver,
+) -> None:
+    finished: list[bool] = []
+
+    def build(
+        settings: StreamingSettings, plans: PlanSource, observer: Observer, _: Traces
+    ) -> tuple[Worker, Callable[[], None]]:
+        return build_archiver(settings, plans, observer, idle_ms, lambda: finished.append(True))
+
+    _run(process, settings, lambda: stopping() or bool(finished), build)
 
 
 def _route(
