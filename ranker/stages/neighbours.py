@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from features.layout import Ints
 from ranker.reading import vectors_of
 from ranker.tables.live_table import LiveTable
+from ranker.tables.repeating import Repeating
 
 Vectors = NDArray[np.float32]
 
@@ -176,8 +177,7 @@ class Neighbours:
         """What is searched; what is made of the table followed now; whether that is whole."""
         self._busy = threading.Lock()
         self._left: list[int] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="neighbours", daemon=True)
+        self._thread = Repeating("neighbours", lambda: 0.0 if self.follow() else PAUSE_S)
 
     def __len__(self) -> int:
         index = self._index
@@ -206,9 +206,7 @@ class Neighbours:
 
     def stop(self) -> None:
         """End the thread; the index stays as it is."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.stop()
 
     def follow(self) -> int:
         """Take over what changed in the table, a part of it; how many rows are left."""
@@ -249,13 +247,8 @@ class Neighbours:
         """A graph of the same vectors; the matrix serves meanwhile."""
         graph, (rows, vectors) = GraphIndex(dimension), index.all()
         for start in range(0, len(rows), ROWS_PER_TURN):
-            if self._stopping.is_set():
+            if self._thread.stopping:
                 return index
             part = slice(start, start + ROWS_PER_TURN)
             graph.put(rows[part], vectors[part])
         return graph
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            if not self.follow():
-                self._stopping.wait(PAUSE_S)

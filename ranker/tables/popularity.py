@@ -1,6 +1,5 @@
 """What everybody likes now: the source of candidates without any, and the last resort."""
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ from features.candidates import ITEM_KEY
 from features.layout import Ints
 from features.sparse_counts import SparseActivity
 from features.spec import Metric
+from ranker.tables.repeating import Repeating
 
 HOUR_MS = 3_600_000
 INLINE_MAX: Final = 20_000
@@ -102,8 +102,7 @@ class Renewal:
         clock_ms: Callable[[], int],
     ) -> None:
         self._popularity, self._lock, self._clock_ms = popularity, lock, clock_ms
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="popularity", daemon=True)
+        self._thread = Repeating("popularity", self._renew)
 
     def start(self) -> None:
         """Renew for the first time, then go on by itself."""
@@ -111,14 +110,9 @@ class Renewal:
 
     def stop(self) -> None:
         """End the thread."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.stop()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            popularity = self._popularity()
-            popularity.renew(self._clock_ms(), self._lock)
-            took_s = time.monotonic() - began
-            self._stopping.wait(max(RENEW_S, SHARE * took_s))
+    def _renew(self) -> float:
+        began = time.monotonic()
+        self._popularity().renew(self._clock_ms(), self._lock)
+        return max(RENEW_S, SHARE * (time.monotonic() - began))

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from features.spec import Plan
 from ranker.client import NO_RETRIES, Client, RankError, RankRequest, RankResponse, Retries
 from ranker.metrics import stage_of
+from tests.chaos.callers import SteadyCallers
 from tests.chaos.links import LINKS, RANKERS, WORKERS, Town, full, pressed
 from tests.chaos.proxy import Trouble
 from tests.chaos.round import Round, Settings
@@ -106,14 +107,17 @@ def run(name: str, experiment: Experiment, here: Town, plan: Plan, seed: str) ->
     one = Round(here, plan, seed, Settings(per_second=EVENTS_PER_S))
     try:
         one.move("start")
-        with Callers(here.address, retries=experiment.restart != []) as callers:
+        retries, answers = Retries() if experiment.restart else NO_RETRIES, Answers()
+        with SteadyCallers(
+            here.address, answers.ask, per_s=CALLS_PER_S, patience_s=PATIENCE_S, retries=retries
+        ):
             _suffer(experiment, here)
         result.recovered_s = one.move(name)
     finally:
         here.mend()
         one.close()
-    result.calls, result.answered, result.whole = callers.calls, callers.answered, callers.whole
-    result.lacked = dict(callers.lacked.most_common())
+    result.calls, result.answered, result.whole = answers.calls, answers.answered, answers.whole
+    result.lacked = dict(answers.lacked.most_common())
     try:
         one.compare()
         result.lost = 0
@@ -164,40 +168,23 @@ def lacking_in(feed: RankResponse) -> list[str]:
     return [stage_of(why) for why in feed.degraded if not why.startswith("model: no model")]
 
 
-class Callers:
-    """Somebody who asks for feeds at a steady rate, and notes what comes in time."""
+class Answers:
+    """What came of what people asked for, in time."""
 
-    def __init__(self, address: str, retries: bool) -> None:
+    def __init__(self) -> None:
         self.calls = self.answered = self.whole = 0
         self.lacked: Counter[str] = Counter()
-        self._retries = Retries() if retries else NO_RETRIES
-        self._address = address
-        self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(2)]
 
-    def __enter__(self) -> "Callers":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, number: int) -> None:
-        rng = random.Random(number)
-        pause_s = len(self._threads) / CALLS_PER_S
-        with Client(self._address, timeout_s=PATIENCE_S, retries=self._retries) as client:
-            while not self._stopping.wait(rng.uniform(0, 2 * pause_s)):
-                request = RankRequest(user_id=f"u{rng.randrange(50)}", deadline_ms=DEADLINE_MS)
-                try:
-                    feed = client.rank(request)
-                except RankError:
-                    feed = None
-                with self._lock:
-                    self.calls += 1
-                    self.answered += feed is not None
-                    self.whole += feed is not None and is_whole(feed)
-                    self.lacked.update(lacking_in(feed) if feed is not None else ())
+    def ask(self, client: Client, rng: random.Random) -> None:
+        """One call, from any thread."""
+        request = RankRequest(user_id=f"u{rng.randrange(50)}", deadline_ms=DEADLINE_MS)
+        try:
+            feed = client.rank(request)
+        except RankError:
+            feed = None
+        with self._lock:
+            self.calls += 1
+            self.answered += feed is not None
+            self.whole += feed is not None and is_whole(feed)
+            self.lacked.update(lacking_in(feed) if feed is not None else ())

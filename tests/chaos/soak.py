@@ -31,6 +31,7 @@ from deploy.processes import Program, running
 from features.plan import FeatureRepo
 from ranker.client import NO_RETRIES, Client, RankError, RankRequest
 from tests import kafka_server
+from tests.chaos.callers import SteadyCallers
 from tests.chaos.ground import Ground, applied
 from tests.chaos.round import Round, Settings
 
@@ -63,25 +64,12 @@ class Window(NamedTuple):
     degraded: int
 
 
-class Callers:
-    """Two threads that rank at a steady rate until they are told to stop."""
+class Answers:
+    """What was seen of rankings, a window at a time."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._stopping = threading.Event()
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._window = Window([], [], 0)
-        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(2)]
-
-    def __enter__(self) -> "Callers":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
 
     def take(self) -> Window:
         """What was seen since this was asked last."""
@@ -89,24 +77,21 @@ class Callers:
             window, self._window = self._window, Window([], [], 0)
         return window
 
-    def _ask(self, number: int) -> None:
-        rng = random.Random(number)
-        pause_s = 2 / CALLS_PER_S
-        with Client(self._address, timeout_s=PATIENCE_S, retries=NO_RETRIES) as client:
-            while not self._stopping.wait(rng.uniform(0, 2 * pause_s)):
-                user = f"u{rng.randrange(50)}"
-                items = rng.sample([f"i{n}" for n in range(200)], 100) if rng.random() < 0.5 else []
-                began = time.monotonic()
-                try:
-                    feed = client.rank(RankRequest(user_id=user, candidates=items or None))
-                except RankError as error:
-                    with self._lock:
-                        self._window.errors.append(str(error))
-                else:
-                    with self._lock:
-                        self._window.took_ms.append(1000 * (time.monotonic() - began))
-                        degraded = self._window.degraded + bool(feed.degraded)
-                        self._window = self._window._replace(degraded=degraded)
+    def ask(self, client: Client, rng: random.Random) -> None:
+        """One call, from any thread; half of them bring candidates."""
+        user = f"u{rng.randrange(50)}"
+        items = rng.sample([f"i{n}" for n in range(200)], 100) if rng.random() < 0.5 else []
+        began = time.monotonic()
+        try:
+            feed = client.rank(RankRequest(user_id=user, candidates=items or None))
+        except RankError as error:
+            with self._lock:
+                self._window.errors.append(str(error))
+        else:
+            with self._lock:
+                self._window.took_ms.append(1000 * (time.monotonic() - began))
+                degraded = self._window.degraded + bool(feed.degraded)
+                self._window = self._window._replace(degraded=degraded)
 
 
 def soak(seconds: float, folder: Path, repo: Path) -> tuple[list[Sample], dict[str, Any]]:
@@ -129,8 +114,15 @@ def soak(seconds: float, folder: Path, repo: Path) -> tuple[list[Sample], dict[s
             one.move("start")
             watched = {name: child.pid for name, child in ground.stream.alive.items()}
             watched |= {"ranker": ranker.pid, "redis": ground.servers["redis"].pid}
-            with Callers(f"{HOST}:{grpc}") as callers:
-                samples = _watch(seconds, watched, callers)
+            answers = Answers()
+            with SteadyCallers(
+                f"{HOST}:{grpc}",
+                answers.ask,
+                per_s=CALLS_PER_S,
+                patience_s=PATIENCE_S,
+                retries=NO_RETRIES,
+            ):
+                samples = _watch(seconds, watched, answers)
             recovered_s = one.move("end")
         finally:
             one.close()
@@ -139,14 +131,14 @@ def soak(seconds: float, folder: Path, repo: Path) -> tuple[list[Sample], dict[s
         return samples, one.account() | {"last_probe_s": round(recovered_s, 2)}
 
 
-def _watch(seconds: float, watched: dict[str, int], callers: Callers) -> list[Sample]:
+def _watch(seconds: float, watched: dict[str, int], answers: Answers) -> list[Sample]:
     """One sample after another; the first seconds, when caches fill, count like all others."""
     processes = {name: psutil.Process(pid) for name, pid in watched.items()}
     began, step, samples = time.monotonic(), seconds / SAMPLES, []
-    callers.take()
+    answers.take()
     for number in range(1, SAMPLES + 1):
         time.sleep(max(0.0, began + number * step - time.monotonic()))
-        seen = callers.take()
+        seen = answers.take()
         took = sorted(seen.took_ms) or [float("nan")]
         samples.append(
             Sample(
