@@ -175,7 +175,7 @@ def stored(known: Plan, recorded: list[Event]) -> dict[bytes, Hash]:
     aggregator.own(0, 1, 0)
     for offset, event in enumerate(recorded):
         record = Record(0, offset, record_key(event), dump_event(event), event.event_time)
-        for outgoing in router.step(0, [record], projection).outgoing:
+        for outgoing in router.step({0: [record]}, projection).outgoing:
             aggregator.step({0: [(offset, decode_block(outgoing.value))]})
     return rows.rows
 

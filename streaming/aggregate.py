@@ -82,30 +82,38 @@ class Progress:
         )
 
     def gap(self, header: BlockHeader) -> str | None:
-        """What is missing before a block of its incarnation, from the same source; else None."""
-        known = self.sequences.get(header.source_name, {})
-        last = known.get(header.incarnation)
-        if last is None:
-            # One that was seen before may have been forgotten, where there were too many.
-            is_first = self.whole and len(known) < INCARNATIONS_MAX
-            last = -1 if is_first else header.sequence - 1
-        if header.sequence <= last + 1:
-            return None
-        return (
-            f"incarnation {header.incarnation} of route sent block {header.sequence} of source "
-            f"{header.source_name} after {last if last >= 0 else 'none'}: blocks between them are "
-            "missing from `updates`; replay this span into a new project"
-        )
+        """What is missing before a block of its incarnation, from any source; else None."""
+        for span in header.spans:
+            name = header.source_name(span)
+            known = self.sequences.get(name, {})
+            last = known.get(header.incarnation)
+            if last is None:
+                # One that was seen before may have been forgotten, where there were too many.
+                is_first = self.whole and len(known) < INCARNATIONS_MAX
+                last = -1 if is_first else span.sequence - 1
+            if span.sequence > last + 1:
+                return (
+                    f"incarnation {header.incarnation} of route sent block {span.sequence} of "
+                    f"source {name} after {last if last >= 0 else 'none'}: blocks between them "
+                    "are missing from `updates`; replay this span into a new project"
+                )
+        return None
+
+    def reached(self, header: BlockHeader) -> Ints:
+        """[update]: the last offset of its source that is folded, −1 for none."""
+        high_water = [self.high_water.get(header.source_name(span), -1) for span in header.spans]
+        return np.repeat(np.array(high_water, np.int64), [span.updates for span in header.spans])
 
     def passed(self, offset: int, header: BlockHeader) -> None:
         """Note that the block at an offset is folded."""
-        name, incarnation = header.source_name, header.incarnation
-        self.offset = offset + 1
-        self.high_water[name] = max(self.high_water.get(name, -1), header.last)
-        known = self.sequences.setdefault(name, {})
-        known[incarnation] = max(header.sequence, known.pop(incarnation, -1))
-        if len(known) > INCARNATIONS_MAX:
-            del known[next(iter(known))]
+        self.offset, incarnation = offset + 1, header.incarnation
+        for span in header.spans:
+            name = header.source_name(span)
+            self.high_water[name] = max(self.high_water.get(name, -1), span.last)
+            known = self.sequences.setdefault(name, {})
+            known[incarnation] = max(span.sequence, known.pop(incarnation, -1))
+            if len(known) > INCARNATIONS_MAX:
+                del known[next(iter(known))]
 
 
 Placed = tuple[int, Block]
@@ -177,8 +185,8 @@ class Aggregator:
                 if gap is not None:
                     gaps[partition] = f"offset {offset}: {gap}"
                     break
-                high_water = progress.high_water.get(block.header.source_name, -1)
-                fresh = self._fresh(block.updates.offset, high_water)  # rule 1
+                reached = progress.reached(block.header)
+                fresh = self._fresh(block.updates.offset, reached)  # rule 1
                 marker = Marker(progress.generation, partition, offset)
                 parts.append(Part(marker, block.updates, fresh))
                 progress.passed(offset, block.header)
@@ -264,9 +272,9 @@ class Aggregator:
         return rows
 
     @staticmethod
-    def _fresh(offsets: Ints, high_water: int) -> NDArray[np.bool_]:
+    def _fresh(offsets: Ints, reached: Ints) -> NDArray[np.bool_]:
         """Of the updates of a block those that no block before has brought."""
-        return offsets > high_water
+        return offsets > reached
 
     @staticmethod
     def _covered(stored: Marker | None, generation: int) -> int:

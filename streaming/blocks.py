@@ -4,23 +4,49 @@
 
 Sections are length-prefixed: keys and texts (lengths, then bytes), the columns as little
 endian int64, and the payloads of newest-value updates. A format version stands in the header.
+
+Format 2 (format 1 knew one span alone): what several partitions of `events` brought in one turn
+goes to a target in one block, because each block has costs of its own in four processes. The
+updates of its spans stand one after the other.
 """
 
 import json
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.errors import BadInput
+from features.layout import Ints
+from features.strings import NONE
 from features.updates import COLUMNS, Columns, Payload
 
 MAGIC: Final = b"HRUB"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+
+OF_TEXTS: Final = ("item", "author", "category")
+"""The columns that hold places of texts."""
+
+ALL: Final = -1
+"""Updates of the one span of a block of format 1, whose header does not count them."""
+
+
+class Span(NamedTuple):
+    """What a block covers of one `events` partition."""
+
+    source: int
+    """The partition."""
+    first: int
+    last: int
+    """First and last source offset; a block is cut only between source offsets."""
+    sequence: int
+    """Counts the blocks one incarnation of `route` sent of one source to one target, from 0; a
+    gap is a fault."""
+    updates: int
+    """How many of the block's updates it brought."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +57,12 @@ class BlockHeader:
     """Version of the plan whose views and actions the updates name."""
     generation: int
     """Life of the `events` topic."""
-    source: int
-    """Its `events` partition."""
-    first: int
-    last: int
-    """First and last source offset it covers; it is cut only between source offsets."""
     incarnation: str
-    sequence: int
-    """Counts the blocks one incarnation of `route` sent of one source to one target, from 0; a
-    gap is a fault."""
+    spans: tuple[Span, ...]
 
-    @property
-    def source_name(self) -> str:
-        """The source partition, within its topic's life."""
-        return f"{self.generation}/{self.source}"
-
-
-HEADER: Final = tuple(field.name for field in fields(BlockHeader))
+    def source_name(self, span: Span) -> str:
+        """The source partition of a span, within its topic's life."""
+        return f"{self.generation}/{span.source}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +76,7 @@ class Block:
 def encode_block(block: Block) -> bytes:
     """The bytes of a block."""
     updates = block.updates
-    known = {name: getattr(block.header, name) for name in HEADER}
-    header = json.dumps({"version": FORMAT_VERSION, **known}, separators=(",", ":")).encode()
+    header = _encode_header(block.header)
     columns = np.stack([getattr(updates, name) for name in COLUMNS]).astype("<i8")
     sections = [
         *_strings(updates.keys),
@@ -89,12 +103,16 @@ def read_header(content: bytes) -> BlockHeader:
     (size,) = struct.unpack_from("<I", content, 8)
     header = json.loads(content[12 : 12 + size])
     version = header.pop("version")
+    if version == 1:
+        one = Span(**{name: header[name] for name in Span._fields[:-1]}, updates=ALL)
+        return BlockHeader(header["plan"], header["generation"], header["incarnation"], (one,))
     if version != FORMAT_VERSION:
         raise BadInput(
             f"the block has format version {version}, this aggregate reads {FORMAT_VERSION}: "
             "upgrade aggregate before route"
         )
-    return BlockHeader(**header)
+    spans = tuple(Span(*numbers) for numbers in header.pop("spans"))
+    return BlockHeader(**header, spans=spans)
 
 
 def decode_block(content: bytes) -> Block:
@@ -114,42 +132,56 @@ def decode_block(content: bytes) -> Block:
         payloads=_read_payloads(parts[5], parts[6], parts[7]),
         **dict(zip(COLUMNS, columns, strict=True)),
     )
+    if header.spans[0].updates == ALL:
+        (one,) = header.spans
+        header = replace(header, spans=(one._replace(updates=len(updates)),))
     return Block(header, updates)
 
 
-def split_by_target(updates: Columns, target_of_key: NDArray[np.int64]) -> dict[int, Columns]:
-    """The updates of each target partition, with only the keys and texts they use."""
-    if not len(updates):
-        return {}
+def by_target(updates: Columns, target_of_key: Ints) -> dict[int, Ints]:
+    """The places of the updates of each target partition, in order."""
     targets = target_of_key[updates.key]
-    return {
-        int(target): part_of(updates, np.flatnonzero(targets == target))
-        for target in np.unique(targets)
-    }
+    found = np.flatnonzero(np.bincount(targets)).tolist()
+    return {target: np.flatnonzero(targets == target) for target in found}
 
 
-def part_of(updates: Columns, chosen: NDArray[np.int64]) -> Columns:
+def part_of(updates: Columns, chosen: Ints) -> Columns:
     """The chosen updates, with only the keys and texts they use."""
-    keys, key = np.unique(updates.key[chosen], return_inverse=True)
-    names = ("item", "author", "category")
-    codes = np.concatenate([getattr(updates, name)[chosen] for name in names])
-    used, place = np.unique(codes, return_inverse=True)
-    missing = int(len(used) > 0 and used[0] == -1)
-    texts = dict(zip(names, np.split(place - missing, len(names)), strict=True))
-    columns = {
-        name: getattr(updates, name)[chosen]
-        for name in COLUMNS
-        if name != "key" and name not in texts
-    }
-    places = {int(old): new for new, old in enumerate(chosen)} if updates.payloads else {}
+    columns = {name: getattr(updates, name)[chosen] for name in COLUMNS}
+    keys, places = _used(len(updates.keys), columns["key"])
+    columns["key"] = places[columns["key"]]
+    texts, places = _used(len(updates.texts), *(columns[name] for name in OF_TEXTS))
+    columns |= {name: places[columns[name]] for name in OF_TEXTS}
+    at = {int(old): new for new, old in enumerate(chosen)} if updates.payloads else {}
     return Columns(
         keys=[updates.keys[k] for k in keys],
-        texts=[updates.texts[t] for t in used[missing:]],
-        payloads={places[p]: v for p, v in updates.payloads.items() if p in places},
-        key=key.astype(np.int64),
-        **texts,
+        texts=[updates.texts[t] for t in texts],
+        payloads={at[p]: v for p, v in updates.payloads.items() if p in at},
         **columns,
     )
+
+
+def _used(count: int, *columns: Ints) -> tuple[list[int], Ints]:
+    """Which of so many things columns of their places name, and [place]: where it stands among
+    those; the last, NONE, stays what it is."""
+    used = np.zeros(count + 1, np.bool_)
+    for column in columns:
+        used[column] = True
+    used[-1] = False
+    places = np.cumsum(used) - 1
+    places[-1] = NONE
+    return np.flatnonzero(used).tolist(), places
+
+
+def _encode_header(header: BlockHeader) -> bytes:
+    known: dict[str, Any] = {
+        "version": FORMAT_VERSION,
+        "plan": header.plan,
+        "generation": header.generation,
+        "incarnation": header.incarnation,
+        "spans": header.spans,
+    }
+    return json.dumps(known, separators=(",", ":")).encode()
 
 
 def _strings(texts: Sequence[bytes]) -> tuple[bytes, bytes]:

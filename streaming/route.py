@@ -1,4 +1,5 @@
-"""Route: events into blocks of updates, one block per target partition and step.
+"""Route: events into blocks of updates, one block per target partition and step, whatever the
+number of partitions they came from.
 
 A step is a pure function of the log and of what the router remembers of it. Nothing is looked
 up, so nothing depends on the order in which partitions are read.
@@ -6,15 +7,15 @@ up, so nothing depends on the order in which partitions are read.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from features.events import BadEvent
 from features.reader import Reader
 from features.updates import partition_of
-from streaming.blocks import Block, BlockHeader, encode_block, split_by_target
+from streaming.blocks import Block, BlockHeader, Span, by_target, encode_block, part_of
 from streaming.dead_letters import dead_letter
 from streaming.dedup import Dedup
 from streaming.records import Outgoing, Record
@@ -77,54 +78,61 @@ class Router:
         self._resume_at.pop(partition, None)
         self._newest.pop(partition, None)
 
-    def step(self, partition: int, records: Sequence[Record], projection: Reader[Any]) -> Routed:
-        """Route consecutive records of one partition under one plan."""
+    def step(self, arrived: Mapping[int, Sequence[Record]], projection: Reader[Any]) -> Routed:
+        """Route consecutive records of partitions under one plan."""
         routed = Routed()
-        accepted = self._accepted(partition, records, projection, routed)
-        routed.counts["accepted"] += len(accepted)
-        sizes = {record.offset: len(record.value or b"") for record in records}
-        first = records[0].offset
-        for events in _pieces(accepted, sizes, projection):
-            covered = first, events[-1][0]
-            self._blocks(partition, covered, events, projection, routed)
-            first = events[-1][0] + 1
+        taken: list[_Taken] = []
+        for partition, records in arrived.items():
+            taken += self._accepted(partition, records, projection, routed)
+        routed.counts["accepted"] += len(taken)
+        first = {partition: records[0].offset for partition, records in arrived.items()}
+        for piece in _pieces(taken, projection):
+            self._blocks(piece, first, projection, routed)
+            first |= {one.source: one.offset + 1 for one in piece}
         return routed
 
     def _blocks(
         self,
-        partition: int,
-        covered: tuple[int, int],
-        events: list[tuple[int, Any]],
+        events: Sequence["_Taken"],
+        first: Mapping[int, int],
         projection: Reader[Any],
         routed: Routed,
     ) -> None:
-        """One block per target partition, of events whose offsets they cover."""
-        columns = projection.updates(events)
+        """One block per target partition, of events that cover their sources from some offsets."""
+        columns = projection.updates(enumerate(one.event for one in events))
         routed.counts["updates"] += len(columns)
-        targets = np.array(
-            [partition_of(key, self._settings.targets) for key in columns.keys], np.int64
-        )
-        for target, part in split_by_target(columns, targets).items():
+        last = {one.source: one.offset for one in events}
+        places = {source: place for place, source in enumerate(last)}
+        event, source = columns.offset, np.array([places[one.source] for one in events], np.int64)
+        columns = replace(columns, offset=np.array([one.offset for one in events], np.int64)[event])
+        targets = [partition_of(key, self._settings.targets) for key in columns.keys]
+        for target, chosen in by_target(columns, np.array(targets, np.int64)).items():
+            counts = np.bincount(source[event[chosen]], minlength=len(places)).tolist()
             header = BlockHeader(
                 plan=projection.plan.version,
                 generation=self._generation,
-                source=partition,
-                first=covered[0],
-                last=covered[1],
                 incarnation=self._incarnation,
-                sequence=self._sequence[partition, target],
+                spans=tuple(
+                    Span(source, first[source], last[source], self._number(source, target), count)
+                    for source, count in zip(places, counts, strict=True)
+                    if count
+                ),
             )
-            self._sequence[partition, target] += 1
-            content = encode_block(Block(header, part))
+            content = encode_block(Block(header, part_of(columns, chosen)))
             routed.outgoing.append(Outgoing(self._settings.updates, None, content, target))
             routed.counts["blocks"] += 1
 
+    def _number(self, source: int, target: int) -> int:
+        """The number of the next block from a source to a target."""
+        self._sequence[source, target] += 1
+        return self._sequence[source, target] - 1
+
     def _accepted(
         self, partition: int, records: Sequence[Record], projection: Reader[Any], routed: Routed
-    ) -> list[tuple[int, Any]]:
+    ) -> list["_Taken"]:
         """The events that count, noting repeats and sending dead letters."""
         resume_at, dedup = self._resume_at[partition], self._dedup[partition]
-        accepted: list[tuple[int, Any]] = []
+        accepted: list[_Taken] = []
         parsed = projection.parse([record.value for record in records])
         for record, event in zip(records, parsed, strict=True):
             if isinstance(event, BadEvent):
@@ -143,8 +151,9 @@ class Router:
                 continue
             newest = max(self._newest.get(partition, 0), event.event_time)
             routed.counts["late"] += newest - event.event_time > self._settings.late_after_ms
-            self._newest[partition] = routed.newest_event_time = newest
-            accepted.append((record.offset, event))
+            self._newest[partition] = newest
+            routed.newest_event_time = max(routed.newest_event_time, newest)
+            accepted.append(_Taken(partition, record.offset, len(record.value or b""), event))
         return accepted
 
     def _refusal(self, record: Record, event: Any, projection: Reader[Any]) -> str | None:
@@ -162,19 +171,26 @@ class Router:
         routed.outgoing.append(dead_letter(settings.dead_letters, settings.events, record, reason))
 
 
-def _pieces(
-    events: Sequence[tuple[int, Any]], sizes: Mapping[int, int], projection: Reader[Any]
-) -> Iterator[list[tuple[int, Any]]]:
+class _Taken(NamedTuple):
+    """An event that counts, and where it stood."""
+
+    source: int
+    offset: int
+    size: int
+    """Bytes of its record."""
+    event: Any
+
+
+def _pieces(events: Sequence[_Taken], projection: Reader[Any]) -> Iterator[list[_Taken]]:
     """The events in runs that fit into one block even if all went to one target."""
-    piece: list[tuple[int, Any]] = []
+    piece: list[_Taken] = []
     weight = 0
-    for offset, event in events:
-        more = projection.update_count(event) * UPDATE_BYTES
-        more += projection.copies * sizes[offset]
+    for one in events:
+        more = projection.update_count(one.event) * UPDATE_BYTES + projection.copies * one.size
         if piece and weight + more > BLOCK_BYTES:
             yield piece
             piece, weight = [], 0
-        piece.append((offset, event))
+        piece.append(one)
         weight += more
     if piece:
         yield piece

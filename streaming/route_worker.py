@@ -13,12 +13,13 @@ failed send ends the incarnation.
 import logging
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from features.errors import HeadraceError, Refused, Unavailable
 from features.plan_change import compare
+from features.reader import Reader
 from features.row_store import RowStore
 from features.spec import Plan
 from features.traces import HEADER, NO_TRACES, Traces, sampled
@@ -111,13 +112,19 @@ class RouteWorker:
         polled = self._source.poll(poll_timeout_ms)
         # What came for a partition before it was settled is read again from where it resumes.
         settled = self._at_the_store({p: r for p, r in polled.items() if p in self._activations})
-        commits: dict[int, int] = {}
-        for partition, records in polled.items():
-            if records and partition in self._activations and partition not in settled:
-                self._route(partition, records)
-                commits[partition] = max(records[-1].offset + 1, self._resume_at[partition])
-        if commits:
-            self._acknowledge(commits)
+        arrived = {
+            partition: records
+            for partition, records in sorted(polled.items())
+            if records and partition in self._activations and partition not in settled
+        }
+        if arrived:
+            self._route(arrived)
+            self._acknowledge(
+                {
+                    partition: max(records[-1].offset + 1, self._resume_at[partition])
+                    for partition, records in arrived.items()
+                }
+            )
 
     def close(self) -> None:
         """Close the store."""
@@ -212,24 +219,51 @@ class RouteWorker:
             if not held:
                 self._observer.hold(False)
 
-    def _route(self, partition: int, records: Sequence[Record]) -> None:
+    def _route(self, arrived: Mapping[int, Sequence[Record]]) -> None:
         """Route records, cut where a new plan takes over."""
         assert self._router is not None
-        self._observer.batch("records", len(records))
-        end = self._source.end(partition)
-        if end is not None:
-            self._observer.lag(partition, end - records[-1].offset - 1)
+        self._observer.batch("records", sum(map(len, arrived.values())))
+        for partition, records in arrived.items():
+            end = self._source.end(partition)
+            if end is not None:
+                self._observer.lag(partition, end - records[-1].offset - 1)
+        for projection, step in self._steps(arrived):
+            headers = (record.headers for records in step.values() for record in records)
+            with self._traces.span("route", sampled(headers)) as span:
+                routed = self._router.step(step, projection)
+                count = sum(map(len, step.values()))
+                span.note(partitions=len(step), records=count, **routed.counts)
+                self._send(routed, span.header())
+
+    def _steps(
+        self, arrived: Mapping[int, Sequence[Record]]
+    ) -> Iterator[tuple[Reader[Any], dict[int, Sequence[Record]]]]:
+        """Steps of one plan each, of several partitions where they share it."""
+        most = max(1, STEP_RECORDS // len(arrived))
+        waiting = {p: deque(self._cut(p, records, most)) for p, records in arrived.items()}
+        while waiting := {p: pieces for p, pieces in waiting.items() if pieces}:
+            reader, _ = next(iter(waiting.values()))[0]
+            version = reader.plan.version
+            yield (
+                reader,
+                {
+                    partition: pieces.popleft()[1]
+                    for partition, pieces in waiting.items()
+                    if pieces[0][0].plan.version == version
+                },
+            )
+
+    def _cut(
+        self, partition: int, records: Sequence[Record], most: int
+    ) -> Iterator[tuple[Reader[Any], Sequence[Record]]]:
+        """Records of a partition in pieces of one plan each, of so many at most."""
         start = 0
         while start < len(records):
-            projection, until = self._activations[partition].at(records[start].offset)
-            stop, most = start + 1, min(len(records), start + STEP_RECORDS)
-            while stop < most and (until is None or records[stop].offset < until):
+            reader, until = self._activations[partition].at(records[start].offset)
+            stop, end = start + 1, min(len(records), start + most)
+            while stop < end and (until is None or records[stop].offset < until):
                 stop += 1
-            step = records[start:stop]
-            with self._traces.span("route", sampled(record.headers for record in step)) as span:
-                routed = self._router.step(partition, step, projection)
-                span.note(partition=partition, records=len(step), **routed.counts)
-                self._send(routed, span.header())
+            yield reader, records[start:stop]
             start = stop
 
     def _send(self, routed: Routed, trace: str | None) -> None:

@@ -56,7 +56,7 @@ def routed(
     return [
         outgoing
         for start in range(0, len(records), batch)
-        for outgoing in router.step(0, records[start : start + batch], projection).outgoing
+        for outgoing in router.step({0: records[start : start + batch]}, projection).outgoing
     ]
 
 

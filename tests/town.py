@@ -108,7 +108,7 @@ class Town:
         ]
         if not seen:
             return
-        for out in self._router.step(source, seen, Projection(self.plan)).outgoing:
+        for out in self._router.step({source: seen}, Projection(self.plan)).outgoing:
             assert out.partition is not None
             target = self.updates[out.partition]
             record = Record(out.partition, len(target), None, out.value, self.clock_ms)

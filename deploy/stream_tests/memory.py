@@ -63,7 +63,7 @@ class MemoryTwin:
             return
         self._events += len(records)
         dead = []
-        for out in self._router.step(0, records, Projection(self._plan)).outgoing:
+        for out in self._router.step({0: records}, Projection(self._plan)).outgoing:
             if out.topic == ROUTE.updates:
                 self._aggregator.step({0: [(self._blocks, decode_block(out.value))]})
                 self._blocks += 1

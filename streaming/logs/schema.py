@@ -21,7 +21,7 @@ from features.events import (
     parse_events,
 )
 from features.updates import event_hash
-from streaming.blocks import read_header
+from streaming.blocks import Span, read_header
 from streaming.records import Record
 
 PARSED: Final = "1"
@@ -81,14 +81,12 @@ BLOCKS: Final = pa.schema(
         *_PLACE[:2],
         ("plan", pa.string()),
         ("generation", pa.int64()),
-        ("source", pa.int64()),
-        ("first", pa.int64()),
-        ("last", pa.int64()),
         ("incarnation", pa.string()),
-        ("sequence", pa.int64()),
+        ("spans", pa.list_(pa.struct([(name, pa.int64()) for name in Span._fields]))),
     ]
 )
-"""`source` is the partition of `events`, `first` and `last` the offsets there that it covers."""
+"""Of a span `source` is the partition of `events`, `first` and `last` the offsets there that the
+block covers."""
 
 
 class LogKind(NamedTuple):
@@ -130,8 +128,9 @@ def block_batch(records: Sequence[Record]) -> pa.RecordBatch:
     headers = [read_header(record.value or b"") for record in records]
     columns = _place(records)
     del columns["key"]
-    for name in BLOCKS.names[len(columns) :]:
+    for name in BLOCKS.names[len(columns) : -1]:
         columns[name] = [getattr(header, name) for header in headers]
+    columns["spans"] = [[span._asdict() for span in header.spans] for header in headers]
     return _batch(columns, BLOCKS)
 
 

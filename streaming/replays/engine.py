@@ -168,7 +168,7 @@ class RowRoute:
             Record(place.partition, offset, key, value, at)
             for offset, key, value, at in zip(*others, times, strict=True)
         ]
-        routed = router.step(place.partition, records, self._reader)
+        routed = router.step({place.partition: records}, self._reader)
         for outgoing in routed.outgoing:
             if outgoing.topic == self._settings.updates:
                 tables.fold_columns(decode_block(outgoing.value).updates)

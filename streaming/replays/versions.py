@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.codec import entity_key
@@ -60,8 +62,8 @@ class BlockIndex:
             for part in parts_of(mine):
                 with files.open(part.file) as file:
                     rows = between(file.read(), part.first, part.last)
-                for name in ("offset", "generation", "source", "last"):
-                    columns[name].append(np.asarray(rows.column(name), np.int64))
+                for name, values in _spans(rows).items():
+                    columns[name].append(values)
                 self.plans.update(rows.column("plan").unique().to_pylist())
             whole = {name: np.concatenate(found) for name, found in columns.items()}
             self._blocks[place] = _by_source(whole)
@@ -81,6 +83,15 @@ class BlockIndex:
 
 
 NEVER_MADE = 2**62
+
+
+def _spans(blocks: pa.Table) -> dict[str, Ints]:
+    """[span of a block]: the block's offset, and where the span is from."""
+    spans = blocks.column("spans").combine_chunks()
+    block = pc.list_parent_indices(spans)
+    columns = {name: blocks.column(name).take(block) for name in ("offset", "generation")}
+    columns |= {name: pc.list_flatten(spans).field(name) for name in ("source", "last")}
+    return {name: np.asarray(values, np.int64) for name, values in columns.items()}
 
 
 def _by_source(columns: Mapping[str, Ints]) -> dict[Place, _Blocks]:

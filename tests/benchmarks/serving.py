@@ -99,7 +99,7 @@ def _fold(plan: Plan, recorded: Sequence[Event], store: RowStore) -> None:
             Record(0, start + i, record_key(event), dump_event(event), event.event_time)
             for i, event in enumerate(recorded[start : start + RECORDS_PER_STEP])
         ]
-        routed = router.step(0, records, projection)
+        routed = router.step({0: records}, projection)
         assert not routed.counts["dead"]
         for outgoing in routed.outgoing:
             aggregator.step({0: [(at, decode_block(outgoing.value))]})

@@ -22,7 +22,7 @@ class _FoldsRepeats(Aggregator):
     """Without rule 1: what a restarted `route` repeats is folded again."""
 
     @staticmethod
-    def _fresh(offsets: Ints, high_water: int) -> NDArray[np.bool_]:
+    def _fresh(offsets: Ints, reached: Ints) -> NDArray[np.bool_]:
         return np.ones(len(offsets), np.bool_)
 
 

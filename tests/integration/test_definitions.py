@@ -115,7 +115,7 @@ def _recounted(
         for late, of in ((False, before), (True, after)):
             part = [r for r in listed if (r.offset >= starts[partition]) == late]
             if part:
-                routed = router.step(partition, part, Projection(of))
+                routed = router.step({partition: part}, Projection(of))
                 sent += [(late, outgoing) for outgoing in routed.outgoing]
     sent.sort(key=lambda pair: pair[0])
     for of in (before, after):

@@ -118,7 +118,7 @@ def _with(**changes: Any) -> Plan:
 def test_repeats_count_unless_a_column_tells_them_apart() -> None:
     values = [_changed(trip="a"), _changed(trip="a"), _changed(trip="b")]
     for plan, accepted in ((PLAN, 3), (_with(event_id_column="trip"), 2)):
-        counts = new_router().step(0, records_of(values), PlainReader(plan)).counts
+        counts = new_router().step({0: records_of(values)}, PlainReader(plan)).counts
         assert counts["accepted"] == accepted
 
 
@@ -131,7 +131,7 @@ def test_a_record_from_the_future_is_a_dead_letter() -> None:
     append_time = 1_650_812_741_000 - SETTINGS.max_ahead_ms
     for late, fate in ((0, "accepted"), (-1, "dead")):
         records = records_of([_changed()], append_time=append_time + late)
-        assert new_router().step(0, records, PlainReader(PLAN)).counts[fate] == 1
+        assert new_router().step({0: records}, PlainReader(PLAN)).counts[fate] == 1
 
 
 def test_a_unit_and_columns_of_other_names_are_honoured() -> None:

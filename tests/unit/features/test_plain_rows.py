@@ -80,7 +80,7 @@ def _ends_as(rows: Sequence[Row], cuts: Sequence[int] = (), again: int = 0) -> d
             continue
         router = Router(SETTINGS, GENERATION, f"from {start} to {stop}")
         router.own(0, start)
-        for sent in router.step(0, records_of(values[start:stop], start), READER).outgoing:
+        for sent in router.step({0: records_of(values[start:stop], start)}, READER).outgoing:
             assert sent.partition is not None, sent
             logs.setdefault(sent.partition, []).append(sent.value)
         for partition, log in logs.items():

@@ -94,7 +94,7 @@ def test_what_a_restarted_or_zombie_route_repeats_is_dropped(
         at = router.own(0, start)
         size = data.draw(st.integers(1, 15))
         for first in range(at, len(records), size):
-            outgoing += router.step(0, records[first : first + size], projection).outgoing
+            outgoing += router.step({0: records[first : first + size]}, projection).outgoing
     store = MemoryRows()
     fold_logs(blocks_by_target(outgoing), PLAN, store)
     assert unmarked(store.rows) == final_rows(events, PLAN)
@@ -337,7 +337,7 @@ def test_a_new_life_of_updates_starts_at_its_beginning_and_folds_into_the_old_ro
     settings_ = dataclasses.replace(SETTINGS)
     router = new_router(settings_, incarnation="b", at=30)
     records = records_of([dump_event(e) for e in second], start=30)
-    logs = blocks_by_target(router.step(0, records, Projection(PLAN)).outgoing)
+    logs = blocks_by_target(router.step({0: records}, Projection(PLAN)).outgoing)
     aggregator = Aggregator(PLAN, store)
     for partition, blocks in logs.items():
         assert aggregator.own(partition, GENERATION + 1, 0) == 0
@@ -371,7 +371,7 @@ def test_a_checkpoint_says_how_far_and_from_which_sources() -> None:
         partition: Checkpoint(
             generation=GENERATION,
             offset=len(blocks),
-            high_water={"1/0": blocks[-1][1].header.last},
+            high_water={"1/0": blocks[-1][1].header.spans[0].last},
             sequences={"1/0": {"a": len(blocks) - 1}},
             whole=True,
         )

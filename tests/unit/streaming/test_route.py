@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from features.events import EngagementEvent, Event, ImpressionEvent, ShownItem, dump_event
 from features.project import Projection
-from features.updates import partition_of
+from features.updates import event_hash, partition_of
 from streaming.dead_letters import read_dead_letter
 from streaming.kafka import RECORD_BYTES_MAX
 from streaming.records import Outgoing, Record
@@ -42,7 +42,7 @@ def _dead(outgoing: list[Outgoing]) -> list[tuple[int, str]]:
 
 def test_updates_go_to_the_partition_of_their_key() -> None:
     records = records_of([_click(n, user=f"u{n}") for n in range(50)])
-    logs = blocks_by_target(new_router().step(0, records, PROJECTION).outgoing)
+    logs = blocks_by_target(new_router().step({0: records}, PROJECTION).outgoing)
     assert set(logs) == {0, 1, 2}
     for target, blocks in logs.items():
         for _, block in blocks:
@@ -52,12 +52,14 @@ def test_updates_go_to_the_partition_of_their_key() -> None:
 def test_a_block_names_its_plan_its_source_and_what_it_covers() -> None:
     router = new_router(at=40, incarnation="xyz")
     records = records_of([_click(n) for n in range(10)], start=40)
-    ((_, block),) = blocks_by_target(router.step(0, records, PROJECTION).outgoing)[
+    ((_, block),) = blocks_by_target(router.step({0: records}, PROJECTION).outgoing)[
         partition_of(PROJECTION_KEY, SETTINGS.targets)
     ]
     header = block.header
     assert header.plan == PLAN.version
-    assert (header.source_name, header.first, header.last) == ("1/0", 40, 49)
+    (span,) = header.spans
+    assert (header.source_name(span), span.first, span.last) == ("1/0", 40, 49)
+    assert span.updates == len(block.updates)
     assert header.incarnation == "xyz"
 
 
@@ -72,11 +74,34 @@ def test_blocks_to_one_target_are_counted_without_a_gap() -> None:
         o
         for start in range(0, 50, 10)
         for o in router.step(
-            0, records_of([_click(start + n) for n in range(10)], start=start), PROJECTION
+            {0: records_of([_click(start + n) for n in range(10)], start=start)}, PROJECTION
         ).outgoing
     ]
     for blocks in blocks_by_target(outgoing).values():
-        assert [block.header.sequence for _, block in blocks] == list(range(len(blocks)))
+        assert [block.header.spans[0].sequence for _, block in blocks] == list(range(len(blocks)))
+
+
+def test_what_several_sources_bring_in_one_step_shares_blocks_and_says_what_is_whose() -> None:
+    router = new_router(partition=4)
+    router.own(7, 0)
+    users = {4: ["a", "b", "b"], 7: ["b", "c"]}
+    arrived = {
+        source: records_of(
+            [_click(10 * source + n, user=user) for n, user in enumerate(users)], partition=source
+        )
+        for source, users in users.items()
+    }
+    for _, block in itertools.chain(
+        *blocks_by_target(router.step(arrived, PROJECTION).outgoing).values()
+    ):
+        events = block.updates.event.tolist()
+        sources = [span.source for span in block.header.spans for _ in range(span.updates)]
+        for source, offset, event in zip(sources, block.updates.offset, events, strict=True):
+            assert event == event_hash(f"e{10 * source + offset}")
+        assert len(sources) == len(events)
+        assert all((s.first, s.last) == (0, len(users[s.source]) - 1) for s in block.header.spans)
+        assert all(span.updates for span in block.header.spans)
+        assert all(span.sequence == 0 for span in block.header.spans)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 1000])
@@ -85,7 +110,7 @@ def test_repeats_are_dropped_within_and_across_polls(batch: int) -> None:
     router, accepted, repeated = new_router(), 0, 0
     records = records_of(events)
     for start in range(0, 20, batch):
-        counts = router.step(0, records[start : start + batch], PROJECTION).counts
+        counts = router.step({0: records[start : start + batch]}, PROJECTION).counts
         accepted, repeated = accepted + counts["accepted"], repeated + counts["repeated"]
     assert (accepted, repeated) == (7, 13)
 
@@ -93,12 +118,12 @@ def test_repeats_are_dropped_within_and_across_polls(batch: int) -> None:
 def test_a_restart_decides_the_same_about_repeats_and_sends_nothing_of_the_past() -> None:
     settings = dataclasses.replace(SETTINGS, horizon=10)
     records = records_of([_click(n % 13) for n in range(40)] + [b"bad"])
-    whole = new_router(settings).step(0, records, PROJECTION)
+    whole = new_router(settings).step({0: records}, PROJECTION)
     for at in range(len(records)):
         router = new_router(settings)
         read_from = router.own(0, at)
         assert read_from == max(0, at - 10)
-        again = router.step(0, records[read_from:], PROJECTION)
+        again = router.step({0: records[read_from:]}, PROJECTION)
         assert _offsets(again.outgoing) == {o for o in _offsets(whole.outgoing) if o >= at}
 
 
@@ -112,7 +137,7 @@ def _offsets(outgoing: list[Outgoing]) -> set[int]:
 def test_bad_records_are_buried_with_reasons_and_the_good_ones_around_them_go_on() -> None:
     bad = bad_records(5, 300)
     values = [v for n, (_, b) in enumerate(bad) for v in (b, _click(n))]
-    done = new_router().step(0, records_of(values), PROJECTION)
+    done = new_router().step({0: records_of(values)}, PROJECTION)
     assert done.counts["accepted"] == done.counts["dead"] == 300
     assert [offset for offset, _ in _dead(done.outgoing)] == list(range(0, 600, 2))
     assert all(reason for _, reason in _dead(done.outgoing))
@@ -122,7 +147,7 @@ def test_bad_records_are_buried_with_reasons_and_the_good_ones_around_them_go_on
 
 def test_an_event_far_ahead_of_its_append_time_is_a_dead_letter_whatever_the_clock_says() -> None:
     values = far_future_records(3, 20, NOW, SETTINGS.max_ahead_ms)
-    done = new_router().step(0, records_of(values, append_time=NOW), PROJECTION)
+    done = new_router().step({0: records_of(values, append_time=NOW)}, PROJECTION)
     assert done.counts == {"dead": 20, "accepted": 0}
     assert all("ahead of its append time" in reason for _, reason in _dead(done.outgoing))
 
@@ -130,25 +155,25 @@ def test_an_event_far_ahead_of_its_append_time_is_a_dead_letter_whatever_the_clo
 @pytest.mark.parametrize(("ahead", "dead"), [(1000, 0), (1001, 1)])
 def test_the_limit_of_being_ahead_is_the_last_time_allowed(ahead: int, dead: int) -> None:
     records = records_of([_click(NOW + ahead)], append_time=NOW)
-    assert new_router().step(0, records, PROJECTION).counts["dead"] == dead
+    assert new_router().step({0: records}, PROJECTION).counts["dead"] == dead
 
 
 def test_a_refused_event_still_counts_as_having_occurred() -> None:
     early = records_of([_click(NOW + 5000)], append_time=NOW)
     late = records_of([_click(NOW + 5000)], start=1, append_time=LONG_AFTER)
-    done = new_router().step(0, early + late, PROJECTION)
+    done = new_router().step({0: early + late}, PROJECTION)
     assert (done.counts["dead"], done.counts["repeated"], done.counts["accepted"]) == (1, 1, 0)
 
 
 def test_an_id_no_row_can_have_is_a_dead_letter_that_names_it() -> None:
-    done = new_router().step(0, records_of([_click(1, author_id="not a number")]), PROJECTION)
+    done = new_router().step({0: records_of([_click(1, author_id="not a number")])}, PROJECTION)
     ((_, reason),) = _dead(done.outgoing)
     assert "author_id: 'not a number' is not a number" in reason
 
 
 @pytest.mark.parametrize("value", [None, b""])
 def test_a_record_without_a_value_is_a_dead_letter(value: bytes | None) -> None:
-    done = new_router().step(0, records_of([value]), PROJECTION)
+    done = new_router().step({0: records_of([value])}, PROJECTION)
     assert done.counts["dead"] == 1
 
 
@@ -166,7 +191,7 @@ def test_a_large_poll_is_cut_into_blocks_a_broker_takes() -> None:
     assert sum(len(o.value) for o in outgoing) > BLOCK_BYTES
     (blocks,) = blocks_by_target(outgoing).values()
     assert len(blocks) > 1
-    spans = [(b.header.first, b.header.last) for _, b in blocks]
+    spans = [(span.first, span.last) for _, b in blocks for span in b.header.spans]
     assert spans[0][0] == 0
     assert spans[-1][1] == 399
     assert all(b[0] == a[1] + 1 for a, b in itertools.pairwise(spans))

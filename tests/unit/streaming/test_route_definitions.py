@@ -98,7 +98,8 @@ class Log:
     def plans(self) -> dict[int, str]:
         """The plan under which each offset was sent."""
         headers = [decode_block(block.value).header for block in self.sent]
-        return {o: h.plan for h in headers for o in range(h.first, h.last + 1)}
+        spans = [(header.plan, span) for header in headers for span in header.spans]
+        return {o: plan for plan, span in spans for o in range(span.first, span.last + 1)}
 
 
 def _worker(

@@ -76,7 +76,7 @@ def _sent(events: Sequence[Event], partition: int, change_at: int) -> list[Outgo
     sent: list[Outgoing] = []
     for of, part in ((BEFORE, records[:change_at]), (AFTER, records[change_at:])):
         for start in range(0, len(part), 3):
-            step = router.step(partition, part[start : start + 3], Projection(of))
+            step = router.step({partition: part[start : start + 3]}, Projection(of))
             sent += step.outgoing
     return sent
 

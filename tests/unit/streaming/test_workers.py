@@ -161,7 +161,7 @@ def test_a_stored_row_that_is_damaged_stops_its_own_partition() -> None:
 
 def _later(value: bytes) -> bytes:
     """A block as a later version would write it: whole, and of another format."""
-    body = value[8:].replace(b'"version":1', b'"version":2', 1)
+    body = value[8:].replace(b'"version":2', b'"version":3', 1)
     return value[:4] + struct.pack("<I", zlib.crc32(body)) + body
 
 
@@ -169,7 +169,7 @@ def test_a_block_of_a_later_version_stops_its_partition_and_says_what_to_upgrade
     def replace(log: list[Record]) -> None:
         log[5] = log[5]._replace(value=_later(log[5].value or b""))
 
-    _broken(replace, "format version 2, this aggregate reads 1: upgrade aggregate before route")
+    _broken(replace, "format version 3, this aggregate reads 2: upgrade aggregate before route")
 
 
 @pytest.mark.parametrize("part", ["marker", "counts", "lists"])

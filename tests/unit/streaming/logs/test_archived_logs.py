@@ -231,6 +231,7 @@ def test_of_updates_the_headers_are_kept(tmp_path: Path) -> None:
     assert file.name == SpanName(1, 0, 0, len(blocks) - 1)
     rows = files.open(file).read().to_pylist()
     assert [row["plan"] for row in rows] == [SERVED_PLAN.version] * len(blocks)
-    assert rows[-1]["last"] <= 39
-    assert [row["sequence"] for row in rows] == list(range(len(blocks)))
+    spans = [span for row in rows for span in row["spans"]]
+    assert spans[-1]["last"] <= 39
+    assert [span["sequence"] for span in spans] == list(range(len(blocks)))
     assert EVENTS.names[:4] == ["offset", "append_time", "key", "value"]

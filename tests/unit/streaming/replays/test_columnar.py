@@ -207,7 +207,7 @@ def test_every_record_has_the_fate_it_has_in_route(
     values: list[bytes | None] = [*(dump_event(event) for event in events), *bad]
     random.Random(seed).shuffle(values)
     outcome = replay_of(SERVED_PLAN, ListedEvents({0: values}, 3)).run()
-    routed = new_router().step(0, records_of(values), Projection(SERVED_PLAN)) if values else None
+    routed = new_router().step({0: records_of(values)}, Projection(SERVED_PLAN)) if values else None
     expected = routed.counts if routed else Counter[str]()
     kinds = ("accepted", "repeated", "dead", "updates")
     assert {k: outcome.counts[k] for k in kinds} == {k: expected[k] for k in kinds}
