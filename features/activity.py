@@ -116,13 +116,13 @@ class ActivityTable:
         any_gone: list[bool] = np.any(gone, axis=1).tolist()
         self.stored[rows] = present
         ends = flat.tolist()
-        end = 0
+        values = [
+            content[start:end] if end > start else None
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
         for place in range(len(rows)):
-            values: list[bytes | None] = []
-            for stop in ends[place * width : (place + 1) * width]:
-                start, end = end, stop
-                values.append(content[start:end] if end > start else None)
-            yield StoredRow(values, np.flatnonzero(gone[place]).tolist() if any_gone[place] else ())
+            mine = values[place * width : (place + 1) * width]
+            yield StoredRow(mine, np.flatnonzero(gone[place]).tolist() if any_gone[place] else ())
 
     def load(self, rows: Ints, updated_at: Ints, values: Sequence[Sequence[bytes | None]]) -> None:
         """Replace rows by what the store holds: newest event time and the value of each field."""

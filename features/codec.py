@@ -89,6 +89,17 @@ def varint(number: int) -> bytes:
     """A protobuf varint of a 64-bit integer (negative ones in ten bytes, as protobuf does)."""
     if 0 <= number < 128:
         return bytes((number,))
+    if 1 << 28 <= number < 1 << 35:
+        # Seconds and nanoseconds of the time in every row that is written.
+        return bytes(
+            (
+                number & 0x7F | 0x80,
+                number >> 7 & 0x7F | 0x80,
+                number >> 14 & 0x7F | 0x80,
+                number >> 21 & 0x7F | 0x80,
+                number >> 28,
+            )
+        )
     number &= 0xFFFF_FFFF_FFFF_FFFF
     out = bytearray()
     while number > 0x7F:

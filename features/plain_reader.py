@@ -15,7 +15,7 @@ from features.events import RECORD_BYTES_MAX, BadEvent
 from features.exact import canonical, pack_number
 from features.plain_values import ENCODERS, microseconds
 from features.spec import KeyColumn, PlainView, Plan
-from features.updates import Columns, Payload, Shared, UpdateWriter, event_hash
+from features.updates import Columns, Payload, UpdateWriter, event_hash
 
 KEY_CHARS_MAX: Final = 256
 _REASON_CHARS_MAX: Final = 300
@@ -80,7 +80,7 @@ class PlainReader:
             for change in event.changes:
                 key = keys.setdefault(change.key, len(keys))
                 milliseconds, rest = divmod(change.time_us, 1000)
-                place = writer.share(Shared(offset, milliseconds, 0, value=rest))
+                place = writer.share(offset, milliseconds, 0, value=rest)
                 writer.add_payload(change.view, key, place, change.payload)
         writer.keys = list(keys)
         return writer.columns()

@@ -25,7 +25,7 @@ from features.spec import (
     RelationsView,
 )
 from features.strings import NONE
-from features.updates import Columns, Payload, Shared, UpdateWriter, event_hash
+from features.updates import Columns, Payload, UpdateWriter, event_hash
 
 USER, ITEM, AUTHOR, CATEGORY, SURFACE = range(5)
 
@@ -197,7 +197,7 @@ class Projection:
             return
         entity_id = event.item_id if isinstance(event, ItemEvent) else event.user_id
         key = writer.key(view.entity, entity_id)
-        change = writer.share(Shared(offset, event.event_time, event_hash(event.event_id)))
+        change = writer.share(offset, event.event_time, event_hash(event.event_id))
         writer.add_payload(number, key, change, payload)
 
 
@@ -277,6 +277,4 @@ class _Writer(UpdateWriter):
         """The place of what a fact says."""
         ids, text = fact.ids, self.text
         item, author, category = text(ids[ITEM]), text(ids[AUTHOR]), text(ids[CATEGORY])
-        return self.share(
-            Shared(offset, time, fact.event, action, item, author, category, fact.value)
-        )
+        return self.share(offset, time, fact.event, action, item, author, category, fact.value)

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import NamedTuple
+from typing import Final
 
 import mmh3
 import numpy as np
@@ -125,17 +124,8 @@ def joined(parts: Sequence[Columns]) -> Columns:
     )
 
 
-class Shared(NamedTuple):
-    """What all updates of one fact share; texts are places in the list of texts."""
-
-    offset: int
-    time: int
-    event: int
-    action: int = NONE
-    item: int = NONE
-    author: int = NONE
-    category: int = NONE
-    value: int = 0
+SHARED: Final = ("offset", "time", "event", "action", "item", "author", "category", "value")
+"""What all updates of one fact share; texts are places in the list of texts."""
 
 
 class UpdateWriter:
@@ -149,7 +139,8 @@ class UpdateWriter:
         self.keys: list[bytes] = []
         self.payloads: dict[int, Payload] = {}
         self._texts: dict[str, int] = {}
-        self._shared: list[Shared] = []
+        self._shared: list[int] = []
+        """What facts say, SHARED after SHARED."""
         self._view: list[int] = []
         self._key: list[int] = []
         self._of: list[int] = []
@@ -158,10 +149,20 @@ class UpdateWriter:
         """The place of a text."""
         return NONE if text is None else self._texts.setdefault(text, len(self._texts))
 
-    def share(self, shared: Shared) -> int:
+    def share(
+        self,
+        offset: int,
+        time: int,
+        event: int,
+        action: int = NONE,
+        item: int = NONE,
+        author: int = NONE,
+        category: int = NONE,
+        value: int = 0,
+    ) -> int:
         """The place of a fact that the updates to come name."""
-        self._shared.append(shared)
-        return len(self._shared) - 1
+        self._shared += (offset, time, event, action, item, author, category, value)
+        return len(self._shared) // len(SHARED) - 1
 
     def add(self, view: int, key: int, change: int) -> None:
         """An update of the row of a key in a view."""
@@ -176,9 +177,7 @@ class UpdateWriter:
 
     def columns(self) -> Columns:
         """All updates so far."""
-        width = len(Shared._fields)
-        flat = chain.from_iterable(self._shared)
-        shared = np.fromiter(flat, np.int64, width * len(self._shared)).reshape(-1, width)
+        shared = np.array(self._shared, np.int64).reshape(-1, len(SHARED))
         spread = shared[np.array(self._of, np.int64)]
         return Columns(
             keys=self.keys,
@@ -186,5 +185,5 @@ class UpdateWriter:
             view=np.array(self._view, np.int64),
             key=np.array(self._key, np.int64),
             payloads=self.payloads,
-            **{name: spread[:, place].copy() for place, name in enumerate(Shared._fields)},
+            **{name: spread[:, place].copy() for place, name in enumerate(SHARED)},
         )

@@ -476,13 +476,9 @@ def _consumer(broker: Broker, group: str | None) -> KafkaConsumer:
 
 
 def _record(record: Any) -> Record:
+    headers = tuple(record.headers) if record.headers else ()
     return Record(
-        partition=record.partition,
-        offset=record.offset,
-        key=record.key,
-        value=record.value,
-        append_time=record.timestamp,
-        headers=tuple(record.headers or ()),
+        record.partition, record.offset, record.key, record.value, record.timestamp, headers
     )
 
 

@@ -13,6 +13,7 @@ failed send ends the incarnation.
 import logging
 import time
 import uuid
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -260,11 +261,11 @@ class RouteWorker:
         start = 0
         while start < len(records):
             reader, until = self._activations[partition].at(records[start].offset)
-            stop, end = start + 1, min(len(records), start + most)
-            while stop < end and (until is None or records[stop].offset < until):
-                stop += 1
-            yield reader, records[start:stop]
-            start = stop
+            piece = records[start : start + most]
+            if until is not None:
+                piece = piece[: bisect_left(piece, until, key=_offset)]
+            yield reader, piece
+            start += len(piece)
 
     def _send(self, routed: Routed, trace: str | None) -> None:
         for outgoing in routed.outgoing:
@@ -337,6 +338,10 @@ class RouteWorker:
                     change,
                 )
         return changed
+
+
+def _offset(record: Record) -> int:
+    return record.offset
 
 
 def _now_ms() -> int:
