@@ -45,6 +45,8 @@ class Strings:
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
         self._texts: list[str] = []
+        self._asked: list[str] | None = None
+        self._answer = np.zeros(0, np.int64)
         # What packs named so far: most of it is met again in the next row.
         self._of_number: dict[int, int] = {}
         self._of_token: dict[bytes, int] = {}
@@ -75,8 +77,19 @@ class Strings:
         known = cast(dict[str | None, int], self._codes)
         codes = list(map(known.get, texts))
         if None in codes:
-            return np.fromiter(map(self.code, texts), np.int64)
+            for place in [place for place, code in enumerate(codes) if code is None]:
+                codes[place] = self.code(texts[place])
         return np.array(codes, np.int64)
+
+    def codes_and_none(self, texts: list[str]) -> NDArray[np.int64]:
+        """The codes of a list of texts and, last, NONE: what places in the list stand for.
+
+        The views that one block changes ask for the same list one after the other, so the last
+        answer is kept; a list must not change once it was asked for.
+        """
+        if self._asked is not texts:
+            self._asked, self._answer = texts, np.append(self.codes(texts), NONE)
+        return self._answer
 
     def codes_of_numbers(self, numbers: Sequence[int]) -> list[int]:
         """The codes of the strings that spell numbers."""

@@ -85,7 +85,7 @@ class Columns:
 
     def facts(self, chosen: Ints, rows: Ints, strings: Strings) -> Facts:
         """The chosen activity updates as facts on rows, their texts as this process's codes."""
-        codes = np.append(strings.codes(self.texts), -1)
+        codes = strings.codes_and_none(self.texts)
         return Facts(
             rows=rows,
             times=self.time[chosen],

@@ -1,6 +1,5 @@
 """Consecutive events of one partition as columns: what replay works on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -54,7 +53,7 @@ class Chunk:
     partition: int
     offset: Ints
     append_time: Ints
-    texts: Sequence[str]
+    texts: list[str]
     good: NDArray[np.bool_]
     """[event]: whether the record is an event at all."""
     identity: Ints

@@ -5,7 +5,6 @@ user is rare and rich, so it goes through the parser and the projection that `ro
 """
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -48,7 +47,7 @@ class ViewUpdates(NamedTuple):
 class Projected:
     """What a chunk changes: `facts` are columns that updates of every view share."""
 
-    texts: Sequence[str]
+    texts: list[str]
     offset: Ints
     time: Ints
     event: Ints
@@ -66,7 +65,7 @@ class Projected:
         facts = updates.fact
         return Columns(
             keys=[],
-            texts=list(self.texts),
+            texts=self.texts,
             view=np.full(len(facts), updates.view, np.int64),
             key=updates.owner,
             offset=self.offset[facts],
