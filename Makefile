@@ -6,7 +6,7 @@ LOCK := $(LOCKS)/dev.txt
 BIN := .venv/bin
 STAMP := .venv/made
 
-.PHONY: help aws-test env demo helm scaling test check chaos kafka image format proto bench monitoring soak lock clean
+.PHONY: help aws-test cluster-test env demo helm scaling test check chaos kafka image format proto bench monitoring soak lock clean
 
 help:
 	@echo 'make env               .venv from the pinned, hashed requirements'
@@ -19,6 +19,7 @@ help:
 	@echo 'make soak [SECONDS=3600] an hour of mixed load: flat memory and latency, no error, rows equal the recount'
 	@echo 'make kafka             the jars of Apache Kafka that tests run (needs Java and Maven)'
 	@echo 'make aws-test          the AWS stack, synthesised and judged offline (needs Node)'
+	@echo 'make cluster-test      the chart in a real API server, over simulated nodes (needs Go and etcd; builds 20 min once)'
 	@echo 'make helm              Helm for the tests of the chart'
 	@echo 'make scaling [PLOT=..] days of load under the scaling rules of the chart, drawn'
 	@echo 'make image             the container image, built and run (needs buildah, podman, runc, debootstrap)'
@@ -85,6 +86,11 @@ aws-test: .venv-aws/made
 	.venv-aws/bin/python -m pip install --quiet --require-hashes -r $(LOCKS)/aws-stack.txt
 	touch .venv-aws/made
 
+# Rollout, rollback, drain and scaling of the chart, in a control plane that is built once.
+cluster-test: helm
+	$(BIN)/python -m tests.kubernetes.cluster.binaries
+	HEADRACE_TEST_CLUSTER=1 $(BIN)/pytest -q -s tests/kubernetes/test_cluster.py
+
 # Helm, at the version that the tests of the chart are for.
 helm: env
 	@$(BIN)/python -m tests.helm
@@ -120,5 +126,5 @@ lock: env
 	@if grep -n '://' $(LOCKS)/*.txt; then echo "a lock names a host" >&2; exit 1; fi
 
 clean:
-	rm -rf .venv .venv-aws .helm .headrace .headrace-chaos .headrace-soak .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-aws .helm .kubernetes .headrace .headrace-chaos .headrace-soak .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

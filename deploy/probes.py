@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import ssl
 import struct
 
 from deploy.ports import HOST
@@ -32,9 +33,9 @@ def speaks_redis(port: int) -> bool:
         return False
 
 
-def is_healthy(port: int) -> bool:
-    """True if GET /healthz answers 200."""
-    return _answers_200(port, "/healthz")
+def is_healthy(port: int, tls: ssl.SSLContext | None = None) -> bool:
+    """True if GET /healthz answers 200, over TLS if there is a context for it."""
+    return _answers_200(port, "/healthz", tls)
 
 
 def is_ready(port: int) -> bool:
@@ -42,8 +43,12 @@ def is_ready(port: int) -> bool:
     return _answers_200(port, "/readyz")
 
 
-def _answers_200(port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=TIMEOUT_S)
+def _answers_200(port: int, path: str, tls: ssl.SSLContext | None = None) -> bool:
+    connection = (
+        http.client.HTTPConnection(HOST, port, timeout=TIMEOUT_S)
+        if tls is None
+        else http.client.HTTPSConnection(HOST, port, timeout=TIMEOUT_S, context=tls)
+    )
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200

@@ -26,6 +26,10 @@ _AWAY = (
     redis.exceptions.TryAgainError,
     redis.exceptions.ClusterDownError,
 )
+_CERTIFICATE: Final = (
+    "and if it asks for a certificate, that it knows who signed HEADRACE_REDIS_CERT_FILE; its log "
+    "says more"
+)
 _AWAY_WORDS = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS")
 
 
@@ -152,12 +156,12 @@ def _away(error: Exception) -> str:
     text = f"Redis does not answer: {type(error).__name__} {error}"
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return f"{text}: check HEADRACE_REDIS_CA_FILE, and that its certificate names the address"
-    if "SSL" in text:
-        return f"{text}: check that this port speaks TLS, and whether it asks for a certificate"
+    if "ssl" in text.lower():
+        return f"{text}: check that this port speaks TLS, {_CERTIFICATE}"
     if "Timeout connecting" in text:
         return f"{text}: check address and network, and whether this port speaks TLS"
     if "closed by server" in text or "reset by peer" in text:
-        return f"{text}: check whether this port speaks TLS (rediss://), and the server's log"
+        return f"{text}: check whether this port speaks TLS (rediss://), {_CERTIFICATE}"
     return text
 
 

@@ -25,9 +25,9 @@ def handshake_fault(
     try:
         with (
             socket.create_connection((host, port), TIMEOUT_S) as plain,
-            context.wrap_socket(plain, server_hostname=host),
+            context.wrap_socket(plain, server_hostname=host) as safe,
         ):
-            return None
+            return _refusal(safe, f"{host}:{port}", certificate)
     except ssl.SSLCertVerificationError as error:
         return (
             f"{host}:{port} shows a certificate that is not trusted ({error.verify_message}): "
@@ -41,3 +41,23 @@ def handshake_fault(
         return f"{host}:{port} does not answer a TLS handshake: check port and protocol"
     except OSError as error:
         return f"{host}:{port} cannot be reached ({error})"
+
+
+def _refusal(safe: ssl.SSLSocket, where: str, certificate: Path | str | None) -> str | None:
+    """What a server has against our certificate: of TLS 1.3 that comes after the handshake."""
+    try:
+        safe.recv(1)
+    except TimeoutError:
+        return None  # it waits for us to speak: we are let in
+    except (ssl.SSLError, OSError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        if certificate is None:
+            return (
+                f"{where} ends the connection ({reason}): if it asks for a client certificate, "
+                "set the CERT and KEY files"
+            )
+        return (
+            f"{where} does not take our certificate ({reason}): check that an authority which it "
+            "knows signed the CERT file"
+        )
+    return None

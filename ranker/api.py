@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, JsonValue, ValidationError
 from starlette.requests import ClientDisconnect
 
+from features.guard import OPEN, REALM, Guard
 from features.traces import HEADER
 from ranker.front_desk import (
     BODY_BYTES_MAX,
@@ -21,7 +22,6 @@ from ranker.front_desk import (
     too_large,
     unknown,
 )
-from ranker.guard import OPEN, REALM, Guard
 from ranker.metrics import Observer
 from ranker.request import (
     BatchRequest,

@@ -13,10 +13,10 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from features.guard import OPEN, Guard
 from features.traces import HEADER
 from ranker.api import Service
 from ranker.front_desk import BODY_BYTES_MAX, Declined, FrontDesk, Read, unreadable
-from ranker.guard import OPEN, Guard
 from ranker.request import RankResponse
 from ranker.v1 import ranker_pb2 as pb
 from ranker.wire import read_request, write_problems, write_response

@@ -14,8 +14,8 @@ from typing import Final, Protocol
 import uvicorn
 
 from features.errors import Refused
+from features.guard import Guard
 from ranker.api import Service, make_app
-from ranker.guard import Guard
 from ranker.rpc import RpcServer, server_tls
 from ranker.settings import RankerSettings
 

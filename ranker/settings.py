@@ -1,19 +1,21 @@
 """Settings of the ranker, read once from the environment (prefix HEADRACE_)."""
 
 from pathlib import Path
-from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from features.kafka_security import KafkaSecuritySettings, readable
+from features.kafka_security import KafkaSecuritySettings
 from features.log_settings import LogSettings
+from features.port_security import PortSecuritySettings
 from features.redis_security import RedisSettings
 from features.traces.settings import TraceSettings
 from ranker.stages.neighbours import EXACT_MAX
 
 
-class RankerSettings(KafkaSecuritySettings, RedisSettings, LogSettings, TraceSettings):
+class RankerSettings(
+    PortSecuritySettings, KafkaSecuritySettings, RedisSettings, LogSettings, TraceSettings
+):
     """Everything the ranker can be told."""
 
     model_config = SettingsConfigDict(
@@ -37,15 +39,8 @@ class RankerSettings(KafkaSecuritySettings, RedisSettings, LogSettings, TraceSet
     http_port: int = Field(8080, ge=1, le=65535)
     grpc_port: int = Field(8081, ge=0, le=65535)
     """On the host that HTTP listens on; 0 turns gRPC off."""
-    tls_cert_file: Path | None = None
-    """PEM chain of both ports; none: they are not encrypted."""
-    tls_key_file: Path | None = None
-    tls_ca_file: Path | None = None
-    """Who signed callers' certificates; with it every caller must show one."""
     rank_tokens: SecretStr | None = None
     """Bearer tokens that may rank, comma-separated so that one can follow another; none: open."""
-    admin_tokens: SecretStr | None = None
-    """Likewise for /metrics and the pages that describe the API."""
     share_ports: bool = False
     """Other rankers on this machine listen on the same ports; the kernel shares connections out."""
     requests_running_max: int = Field(4, ge=1)
@@ -84,10 +79,3 @@ class RankerSettings(KafkaSecuritySettings, RedisSettings, LogSettings, TraceSet
     sourced_max: int = Field(500, ge=1)
     """Candidates that each source of our own may bring."""
     plan_refresh_ms: int = Field(2_000, ge=100)
-
-    @model_validator(mode="after")
-    def _ports_are_whole(self) -> Self:
-        if self.tls_ca_file is not None and self.tls_cert_file is None:
-            raise ValueError("HEADRACE_TLS_CA_FILE needs HEADRACE_TLS_CERT_FILE and its key")
-        readable("HEADRACE_TLS_", self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
-        return self

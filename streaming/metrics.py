@@ -1,12 +1,10 @@
-"""What a worker tells the world: Prometheus metrics and a health answer, over HTTP."""
+"""What a worker tells the world, in Prometheus metrics and in faults of a line each."""
 
-import threading
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate
 from typing import Final
 
@@ -129,6 +127,10 @@ class Observer:
             with _removing_labels():
                 gauge.remove_by_labels({"process": self._process, "partition": str(partition)})
 
+    def exposition(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self.registry)
+
     def faults(self) -> list[str]:
         """What an operator should know, a line each; empty when all is well."""
         held = ["the store is away, nothing is read"] if self._held else []
@@ -176,42 +178,3 @@ class _Histogram:
             buckets = list(zip(names, map(float, accumulate(counts.tolist())), strict=True))
             family.add_metric((self._process, label), buckets, total)
         yield family
-
-
-def serve_health(observer: Observer, port: int, healthy: Callable[[], bool]) -> Callable[[], None]:
-    """Answer /metrics and /healthz on a port (0: not at all); returns what stops it.
-
-    A worker that holds or stopped a partition is alive: a restart would mend nothing. The answer
-    says so in a line each.
-    """
-    if port == 0:
-        return lambda: None
-
-    class Answers(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path == "/metrics":
-                self._answer(200, generate_latest(observer.registry))
-            elif self.path in ("/healthz", "/readyz"):
-                good = healthy()
-                lines = ["ok" if good else "not joined yet", *observer.faults()]
-                self._answer(200 if good else 503, "".join(f"{x}\n" for x in lines).encode())
-            else:
-                self._answer(404, b"try /metrics or /healthz\n")
-
-        def _answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Health probes are not news."""
-
-    server = ThreadingHTTPServer(("0.0.0.0", port), Answers)
-    threading.Thread(target=server.serve_forever, daemon=True, name="health").start()
-
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-
-    return stop

@@ -7,12 +7,15 @@ from pydantic_settings import SettingsConfigDict
 
 from features.kafka_security import KafkaSecuritySettings
 from features.log_settings import LogSettings
+from features.port_security import PortSecuritySettings
 from features.redis_rows import Durability
 from features.redis_security import RedisSettings
 from features.traces.settings import TraceSettings
 
 
-class StreamingSettings(KafkaSecuritySettings, RedisSettings, LogSettings, TraceSettings):
+class StreamingSettings(
+    PortSecuritySettings, KafkaSecuritySettings, RedisSettings, LogSettings, TraceSettings
+):
     """Everything `route`, `aggregate` and `archive` can be told."""
 
     model_config = SettingsConfigDict(

@@ -17,13 +17,14 @@ from streaming.archive import PartitionArchive, SpanSettings
 from streaming.archive_files import ArchiveFiles
 from streaming.archive_folder import ArrowFolder
 from streaming.archive_worker import ArchiveWorker
+from streaming.health import serve_health
 from streaming.kafka import Broker, KafkaSource, quiet_logs
 from streaming.local_rows import LocalRows
 from streaming.logs.files import LogFiles
 from streaming.logs.schema import BLOCK_LOG, EVENT_LOG, RANKING_LOG, LogKind
 from streaming.logs.worker import LogWorker, TopicLog
 from streaming.logs.writer import CutSettings, PartitionLog
-from streaming.metrics import Observer, serve_health
+from streaming.metrics import Observer
 from streaming.pace import TURN_S
 from streaming.plans import load_plan
 from streaming.route import RouteSettings
@@ -326,9 +327,7 @@ def _run(
     observer = Observer(process)
     traces = open_traces(settings, process)
     current: list[Worker] = []
-    stop_health = serve_health(
-        observer, settings.metrics_port, lambda: any(worker.joined for worker in current)
-    )
+    stop_health = serve_health(observer, settings, lambda: any(w.joined for w in current))
     failures = 0
     try:
         while not stopping():

@@ -59,13 +59,7 @@ def look_at_ranker(url: str) -> Iterator[Finding]:
         yield Finding("ranker", "fault", f"{url} is not ready: {why}", mend)
     metrics = _get(f"{url}/metrics")
     if metrics.status_code != 200:
-        says = f"{url}/metrics answers {metrics.status_code}"
-        yield Finding(
-            "ranker/metrics",
-            "note",
-            says,
-            "set HEADRACE_RANKER_TOKEN to one of its HEADRACE_ADMIN_TOKENS",
-        )
+        yield _closed("ranker/metrics", url, metrics.status_code)
         return
     yield _version("ranker/version", url, metrics.text)
     stale, connected = (_gauge(metrics.text, k) for k in ("item_staleness_ms", "tables_connected"))
@@ -93,7 +87,16 @@ def look_at_worker(url: str) -> Iterator[Finding]:
         yield Finding(check, "fault", fault, mend)
     if health.status_code == 200 and not faults:
         yield ok(check, "has joined its group, and nothing is stopped")
-    yield _version(check, url, _get(f"{url}/metrics").text)
+    metrics = _get(f"{url}/metrics")
+    if metrics.status_code != 200:
+        yield _closed(check, url, metrics.status_code)
+    else:
+        yield _version(check, url, metrics.text)
+
+
+def _closed(check: str, url: str, status: int) -> Finding:
+    mend = "set HEADRACE_RANKER_TOKEN to one of its HEADRACE_ADMIN_TOKENS"
+    return Finding(check, "note", f"{url}/metrics answers {status}", mend)
 
 
 def _version(check: str, url: str, metrics: str) -> Finding:

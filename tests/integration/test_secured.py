@@ -12,15 +12,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from kafka import KafkaAdminClient
-from kafka.admin import (
-    ACL,
-    ACLOperation,
-    ACLPermissionType,
-    ACLResourcePatternType,
-    ResourcePattern,
-    ResourceType,
-)
 from pydantic import SecretStr, ValidationError
 
 from deploy.ports import HOST, free_port
@@ -40,6 +31,7 @@ from tests.secured import (
     NO_REDIS,
     PASSWORD,
     Certificates,
+    grant,
     redis_binary,
     secured_kafka,
     secured_redis,
@@ -78,10 +70,10 @@ def kafka(
     if (why := kafka_server.missing()) is not None:
         pytest.skip(why)
     folder = tmp_path_factory.mktemp("safe-kafka")
-    program, port = secured_kafka(folder, certificates, ["worker", "stranger"])
+    program, port, _ = secured_kafka(folder, certificates, ["worker", "stranger"])
     with running(program, folder / "broker.log", kafka_server.START_TIMEOUT_S) as child:
         plain = f"{HOST}:{child.port}"
-        _grant(plain, "worker")
+        grant(plain, "worker")
         security: dict[str, object] = {
             "security_protocol": "SASL_SSL",
             "sasl_mechanism": "SCRAM-SHA-256",
@@ -90,30 +82,6 @@ def kafka(
             "ssl_cafile": str(certificates.ca),
         }
         yield SafeKafka(plain, f"{HOST}:{port}", security)
-
-
-def _grant(address: str, user: str) -> None:
-    """What the operator's guide says that the processes need, in one user."""
-    operations = {
-        ResourceType.TOPIC: ("READ", "WRITE", "CREATE", "DESCRIBE_CONFIGS"),
-        ResourceType.GROUP: ("READ",),
-    }
-    acls = [
-        ACL(
-            principal=f"User:{user}",
-            host="*",
-            operation=ACLOperation[operation],
-            permission_type=ACLPermissionType.ALLOW,
-            resource_pattern=ResourcePattern(kind, "*", ACLResourcePatternType.LITERAL),
-        )
-        for kind, names in operations.items()
-        for operation in names
-    ]
-    admin = KafkaAdminClient(bootstrap_servers=address)
-    try:
-        admin.create_acls(acls)
-    finally:
-        admin.close()
 
 
 def test_a_user_with_rights_writes_and_reads_over_tls(

@@ -1,6 +1,5 @@
-"""What a scrape shows of a worker, and what its health answer says of faults."""
+"""What a scrape shows of a worker."""
 
-import http.client
 import re
 from collections import Counter
 
@@ -8,8 +7,7 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from deploy.ports import HOST, free_port
-from streaming.metrics import Observer, serve_health
+from streaming.metrics import Observer
 
 NOW_S = 1_000.0
 
@@ -103,34 +101,3 @@ def test_counts_add_up(observer: Observer) -> None:
     shown = _shown(observer)
     assert shown['headrace_events_total{kind="late"}'] == 5
     assert 'headrace_events_total{kind="dead"}' not in shown
-
-
-def test_health_names_what_is_stopped_and_held_yet_is_alive(observer: Observer) -> None:
-    port = free_port()
-    stop = serve_health(observer, port, lambda: True)
-    try:
-        assert _health(port) == (200, "ok\n")
-        observer.stopped(2, "offset 17: the block is damaged")
-        observer.hold(True)
-        assert _health(port) == (
-            200,
-            (
-                "ok\nthe store is away, nothing is read\n"
-                "partition 2 is stopped: offset 17: the block is damaged\n"
-            ),
-        )
-        observer.disowned(2)
-        observer.hold(False)
-        assert _health(port) == (200, "ok\n")
-    finally:
-        stop()
-
-
-def _health(port: int) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
-    try:
-        connection.request("GET", "/healthz")
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    finally:
-        connection.close()

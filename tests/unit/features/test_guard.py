@@ -3,7 +3,7 @@
 import pytest
 from pydantic import SecretStr
 
-from ranker.guard import OPEN, Guard
+from features.guard import OPEN, Guard
 
 GUARD = Guard.of(SecretStr("old, new"), SecretStr("watch"))
 

@@ -1,0 +1,1 @@
+"""A real API server of Kubernetes, its controllers and scheduler, over simulated nodes."""
