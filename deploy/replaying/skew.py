@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import orjson
 
 from features.as_of_kernels import Floats
 from features.entities import Hash
 from features.spec import Plan
 from ranker.recount import Counted, Ranking, Recounter, ranking_of
 from ranker.rules import Rules
-from streaming.logs.files import LogFiles, parts_of
-from streaming.logs.schema import RANKING_LOG
+from streaming.logs.files import LogFiles
+from streaming.logs.served import ServedLog
 from streaming.replays.versions import Wanted
 
 SHIFTS_MS: Final = [sign * half * 1_800_000 for half in range(1, 29) for sign in (1, -1)]
@@ -74,15 +73,7 @@ class Skew:
 
 def served(files: LogFiles, most: int | None) -> Iterator[dict[str, Any]]:
     """The newest records of the serving log, at most so many."""
-    found: list[dict[str, Any]] = []
-    listed: dict[tuple[int, int], list[Any]] = {}
-    for file in files.all(RANKING_LOG.name):
-        listed.setdefault(file.name[:2], []).append(file)
-    for mine in listed.values():
-        for part in parts_of(mine):
-            with files.open(part.file) as file:
-                rows = file.read(columns=["value"])
-            found += [orjson.loads(value) for value in rows.column("value").to_pylist() if value]
+    found = [record for _, record in ServedLog(files).records()]
     found.sort(key=lambda record: (record["now"], record["request_id"]))
     yield from found if most is None else found[-most:]
 

@@ -15,7 +15,7 @@ from ranker.judging.whatif import SCORE, Judged
 from ranker.recount import Ranking, Recounter, Reranked, ranking_of
 from ranker.rules import Rules
 from ranker.scoring.model import Manifest
-from streaming.logs.outcomes import Outcome, Outcomes
+from streaming.logs.outcomes import Outcomes
 from streaming.replays.versions import Wanted
 
 EXAMPLES: Final = 3
@@ -97,7 +97,7 @@ def _judged(ranking: Ranking, again: Reranked, known: Outcomes, window_ms: int |
     chances = ranking.propensity if among is None else among.propensity
     return Judged(
         user_id=ranking.user_id,
-        happened=[_followed(one, known.newest_ms, window_ms) for one in outcomes],
+        happened=[one.followed(known.newest_ms, window_ms) for one in outcomes],
         propensity=ranking.propensity,
         logged={**ranking.heads, SCORE: ranking.score},
         other={head: said[shown] for head, said in (*again.heads.items(), (SCORE, again.score))},
@@ -107,15 +107,6 @@ def _judged(ranking: Ranking, again: Reranked, known: Outcomes, window_ms: int |
         candidates=again.items,
         whole=among is not None,
     )
-
-
-def _followed(outcome: Outcome, newest_ms: int, window_ms: int | None) -> set[str] | None:
-    """The actions within the window; None for what nobody saw, or may still be answered."""
-    if outcome.seen_ms is None:
-        return None
-    if window_ms is not None and outcome.seen_ms + window_ms > newest_ms:
-        return None
-    return outcome.within(window_ms)
 
 
 def _page(again: Reranked, places: Sequence[int]) -> Page:

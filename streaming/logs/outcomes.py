@@ -36,6 +36,14 @@ class Outcome:
             if at >= seen and (window_ms is None or at - seen <= window_ms)
         }
 
+    def followed(self, newest_ms: int, window_ms: int | None) -> set[str] | None:
+        """The actions within the window; None for what nobody saw, or may still be answered."""
+        if self.seen_ms is None:
+            return None
+        if window_ms is not None and self.seen_ms + window_ms > newest_ms:
+            return None
+        return self.within(window_ms)
+
 
 @dataclass(slots=True)
 class Outcomes:
@@ -43,8 +51,10 @@ class Outcomes:
 
     known: dict[tuple[str, str], Outcome]
     """By request and item."""
-    newest_ms: int
+    newest_ms: int = 0
     """The newest event there is, of any kind."""
+    events: int = 0
+    """How many there are."""
 
     def of(self, request_id: str, item_id: str) -> Outcome:
         """What is known of one item; nothing where no event names it."""
@@ -53,12 +63,13 @@ class Outcomes:
 
 def outcomes(recorded: Recorded, requests: Collection[str]) -> Outcomes:
     """Every impression and engagement of these requests, in whatever order they were recorded."""
-    found = Outcomes({}, 0)
+    found = Outcomes({})
     wanted = pa.array(sorted(requests), pa.string())
     for place in recorded.places():
         for rows in recorded.rows(place, 0, None, COLUMNS):
             times = np.asarray(rows.column("event_time").cast(pa.int64()).drop_null(), np.int64)
             found.newest_ms = max(found.newest_ms, int(times.max(initial=0)))
+            found.events += len(times)
             for row in _chosen(rows, wanted):
                 _note(found, *row)
     return found

@@ -16,28 +16,19 @@ from deploy.feature_store import SETTINGS, applying
 from deploy.replaying.report import Section
 from deploy.replaying.run import Asked, run
 from features.errors import BadInput, Refused
-from features.events import Event, ImpressionEvent, ShownItem
 from features.plan import FeatureRepo
-from ranker.request import RankResponse
-from ranker.rules import read_rules
 from ranker.scoring.model import read_manifest
-from ranker.scoring.value import read_weights
 from ranker.stages.fresh import FreshPool
 from ranker.stages.sources import FreshSource, TrendingSource
 from ranker.training.evaluation import auc
 from streaming.event_file import write_events
-from tests.browsing import CATEGORIES, browsing, engagement
+from tests.living import HISTORY, LIMIT, REQUESTS, START_MS, clicks, lived, trained
 from tests.serving import KeptLog
 from tests.town import Town
 
-START_MS = 500 * 86_400_000
-HISTORY = browsing(150, seed=3, start_ms=START_MS)
-ITEMS = [f"i{number}" for number in range(40)]
-REQUESTS = 24
 SKIPS = 'mean("skip_dwell_mean_all"'
 LONG_VIEWS = 'mean("long_view_dwell_mean_all", "long_view", "all", (60_000.0, 3.0))'
 NEW = "item_rates__long_view_dwell_mean_all"
-LIMIT = 10
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +52,6 @@ def archive(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def trained(repo: Path, folder: Path, name: str, until_ms: int) -> Path:
-    file, model = folder / "events.jsonl", folder / name
-    write_events(file, HISTORY)
-    command = ["train", str(file), "--output", str(model), "--repo", str(repo)]
-    command += ["--head", "click", "--head", "skip", "--trees", "15", "--until-ms", str(until_ms)]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0, done.output
-    return model
-
-
 def with_more_features(repo: Path, folder: Path) -> Path:
     """A copy of a repository with one more sum in its rows, and a feature of it; applied."""
     other = folder / "more_repo"
@@ -88,50 +69,6 @@ def with_more_features(repo: Path, folder: Path) -> Path:
     with applying(other, settings, folder / "apply.log") as wait:
         wait()
     return other
-
-
-def lived(repo: Path, model: Path, step_ms: int = 60_000, **of: Any) -> Town:
-    town = Town(
-        plan=FeatureRepo(repo).open().read(),
-        model=model,
-        weights=read_weights(repo / "value.yaml"),
-        service="home_feed",
-        rules=read_rules(repo / "feed.yaml"),
-        **of,
-    )
-    town.feed(HISTORY)
-    now = max(event.event_time for event in HISTORY) + 1_000
-    for number in range(REQUESTS):
-        user = number % 8
-        candidates = None if town.sources else ITEMS
-        feed = town.rank(now, user_id=f"u{user}", candidates=candidates, limit=LIMIT)
-        town.feed(answered(feed, user, now))
-        now += step_ms
-    return town
-
-
-def answered(feed: RankResponse, user: int, now: int) -> list[Event]:
-    """The impression of a feed, seen twice, and a click on each item of the user's taste; those
-    on the first place come late."""
-    shown = [ShownItem(item_id=one.item_id, author_id=one.author_id) for one in feed.items]
-    events: list[Event] = [
-        ImpressionEvent(
-            event_id=f"{feed.request_id}-shown-{again}",
-            event_time=now + 1 + again,
-            request_id=feed.request_id,
-            user_id=f"u{user}",
-            surface="home",
-            items=shown,
-        )
-        for again in range(2)
-    ]
-    for place, one in enumerate(feed.items):
-        item = int(one.item_id[1:])
-        if (item - user) % CATEGORIES == 0 or (item * 7 + user) % 11 == 0:
-            late = 10_000 if place == 0 else 100 * place
-            fact = f"{feed.request_id}-{place}"
-            events.append(engagement(fact, now + late, user, item, "click", feed.request_id))
-    return events
 
 
 def asked(archive: Path, repo: Path, model: Path, **of: Any) -> Asked:
@@ -172,11 +109,9 @@ def test_metrics_are_those_of_a_recount_by_hand(
 ) -> None:
     label, said = [], []
     for record in town.log.all():
-        user = int(record["user_id"][1:])
-        for place, item in enumerate(int(name[1:]) for name in record["items"]):
+        for place in range(len(record["items"])):
             said.append(record["heads"]["click"][place])
-            clicked = (item - user) % CATEGORIES == 0 or (item * 7 + user) % 11 == 0
-            label.append(float(clicked and place > 0))
+            label.append(float(clicks(record, place) and place > 0))
     found = section(archive, applied_repo, models["served"], window_ms=5_000)
     one = figures(found)["click: AUC"]
     # The last request may still be answered when the recording ends.
@@ -337,11 +272,6 @@ def test_nothing_that_could_be_compared_is_a_failure(
     found = section(tmp_path, applied_repo, models["served"])
     assert found.passed is False
     assert f"{REQUESTS} rankings an older log record" in found.notes[0]
-
-
-def clicks(record: dict[str, Any], place: int) -> bool:
-    user, item = int(record["user_id"][1:]), int(record["items"][place][1:])
-    return (item - user) % CATEGORIES == 0 or (item * 7 + user) % 11 == 0
 
 
 def shown_alone(record: dict[str, Any]) -> dict[str, Any]:
