@@ -4,6 +4,7 @@ Nothing supervises it. `up` starts what is asked for and not running, and leaves
 the data folder names what runs, for `status` and `down`.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -22,6 +23,8 @@ PROBES = {"broker": probes.speaks_kafka, "valkey": probes.speaks_redis}
 SERVERS_TIMEOUT_S = 30.0
 # Three interpreters that import Feast and compile kernels at once, on two busy cores.
 WORKERS_TIMEOUT_S = 180.0
+# What a trial stack serves is little, so its log keeps the candidates of every request.
+KEPT_WHOLE = "HEADRACE_LOG_CANDIDATES_SHARE"
 
 Say = Callable[[str], None]
 WorkerCommand = Callable[[str], Sequence[str]]
@@ -213,7 +216,9 @@ def _workers(
     programs = []
     for name in names:
         environment = _environment(stack, port) | servers.BROKER_SETTINGS
-        if name != "ranker":  # which serves /healthz on its own port
+        if name == "ranker":
+            environment[KEPT_WHOLE] = os.environ.get(KEPT_WHOLE, "1")
+        else:  # the ranker serves /healthz on its own port
             environment["HEADRACE_METRICS_PORT"] = str(port[name])
         command = asked.command(name)
         programs.append(Program(name, command, port[name], probes.is_healthy, environment))

@@ -6,19 +6,38 @@ from typing import Any
 
 import numpy as np
 
+from features.as_of import Moment
 from features.as_of_kernels import Floats
 from features.candidates import ITEM_KEY, USER_KEY
 from features.codec import MARKER_FIELD, entity_key
 from features.entities import Hash
-from features.errors import BadInput
+from features.errors import BadInput, Refused
+from features.layout import AUTHOR, CATEGORY, Ints
 from features.marker import Marker
 from features.spec import EntitySpec, Plan
+from ranker.cursor import SESSION_ITEMS_MAX
 from ranker.reading import Heads, Reading, make_reading
+from ranker.rules import Rules
+from ranker.stages.diversity import reach, varied
 from ranker.tables.refresh import LiveRows
 from ranker.tables.user_rows import load_user
 
-VERSIONS = (3,)
+VERSIONS = (3, 4)
 """Versions of serving log records that name the rows they were computed from."""
+NOTHING_VARIED = ("diversity:", "value:", "heads:")
+"""Stages that, where they are named as degraded, made another order than the rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Among:
+    """The candidates that might have been shown, in the order in which they came."""
+
+    items: tuple[str, ...]
+    sources: tuple[str, ...]
+    propensity: Floats
+    """[candidate]: the chance with which it came to be one; NaN: nothing was left to chance."""
+    shown: Ints
+    """Places of those that earlier pages of the session showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +59,19 @@ class Ranking:
     by_score: tuple[int, ...]
     rows: dict[tuple[str, str], Marker | None]
     """(join key, id) → the marker of the row that was read; None: there was none."""
+    propensity: Floats
+    """[item], as in `Among`."""
+    page: int
+    """Items that the session had shown before."""
+    limit: int
+    degraded: tuple[str, ...]
+    among: Among | None
+    """None: the record keeps what was shown alone."""
+
+    @property
+    def ordered_by_rules(self) -> bool:
+        """Whether no stage that orders was late or failed."""
+        return not any(said.startswith(NOTHING_VARIED) for said in self.degraded)
 
 
 def ranking_of(record: Mapping[str, Any]) -> Ranking | None:
@@ -72,6 +104,22 @@ def ranking_of(record: Mapping[str, Any]) -> Ranking | None:
         score=_floats(record["score"]),
         by_score=tuple(record["by_score"]),
         rows=rows,
+        propensity=_floats(record["propensity"]),
+        page=record["page"],
+        limit=record.get("limit", len(record["items"])),
+        degraded=tuple(record["degraded"]),
+        among=_among_of(record.get("among")),
+    )
+
+
+def _among_of(told: Mapping[str, Any] | None) -> Among | None:
+    if told is None:
+        return None
+    return Among(
+        items=tuple(told["items"]),
+        sources=tuple(told["source"]),
+        propensity=_floats(told["propensity"]),
+        shown=np.array(told["shown"], np.int64),
     )
 
 
@@ -82,6 +130,23 @@ class Counted:
     vectors: Floats
     heads: dict[str, Floats]
     score: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """The feed of a ranking as a model, weights and rules make it of the same candidates."""
+
+    items: tuple[str, ...]
+    """The candidates; what follows is by their places."""
+    vectors: Floats
+    heads: dict[str, Floats]
+    score: Floats
+    page: Ints
+    """Places of what is shown, in order."""
+    authors: list[str | None]
+    categories: list[str | None]
+    ages_s: Floats
+    """NaN where nobody knows when an item was created."""
 
 
 class Recounter:
@@ -100,6 +165,11 @@ class Recounter:
     def model(self) -> str | None:
         """The version of the model that scores, None without one."""
         return None if self._reading.heads is None else self._reading.heads.version
+
+    @property
+    def unfit(self) -> str:
+        """Why no model scores."""
+        return self._reading.unfit
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -132,13 +202,57 @@ class Recounter:
         rows: Mapping[bytes, Hash],
     ) -> Floats:
         """[item, column of the service] as of an instant, from these rows by key."""
+        return self._read(user_id, items, surface, now, rows)[0]
+
+    def rerank(self, ranking: Ranking, rows: Mapping[bytes, Hash], rules: Rules) -> Reranked:
+        """The page that the model, the weights and these rules make of the candidates, or of what
+        was shown where the record keeps nothing else. There must be a model."""
+        among, now = ranking.among, ranking.now
+        items = ranking.items if among is None else among.items
+        matrix, moment = self._read(ranking.user_id, items, ranking.surface, now, rows)
+        reading = self._reading
+        if reading.heads is None:
+            raise Refused(f"nothing ranks: {reading.unfit}")
+        heads = reading.heads.score(matrix)
+        score = reading.heads.value.value(heads, ranking.surface)
+        best = np.argsort(-score, kind="stable")
+        found = moment.rows[ITEM_KEY]
+        diversity, count = rules.of(ranking.surface).diversity, ranking.page + ranking.limit
+        if not diversity.off:
+            pool = best[: reach(diversity, count)]
+            authors, categories = moment.keys[pool, AUTHOR], moment.keys[pool, CATEGORY]
+            vectors = reading.vectors(found[pool])
+            best = best[varied(diversity, score[best], vectors, authors, categories, count)]
+        if among is not None:
+            best = best[~np.isin(best, among.shown)]
+        most = min(ranking.limit, SESSION_ITEMS_MAX - ranking.page)
+        created = reading.join.numbers("created_at", found)
+        return Reranked(
+            items=items,
+            vectors=matrix,
+            heads=heads,
+            score=score,
+            page=best[:most],
+            authors=reading.join.texts("author_id", found),
+            categories=reading.join.texts("categories", found),
+            ages_s=(now - created) / 1000,
+        )
+
+    def _read(
+        self,
+        user_id: str,
+        items: Sequence[str],
+        surface: str,
+        now: int,
+        rows: Mapping[bytes, Hash],
+    ) -> tuple[Floats, Moment]:
         user_key = self.key_of(USER_KEY, user_id)
         self._hold({key: row for key, row in rows.items() if key != user_key})
         user = load_user(self.plan, self._live.strings, user_id, rows.get(user_key) or {})
         reading = self._reading
         found = self._live.tables[ITEM_KEY].rows_of_ids(items)
         moment = reading.join.moment(now, user.table, user.row, items, found, surface)
-        return reading.reader.matrix(moment, user.table)
+        return reading.reader.matrix(moment, user.table), moment
 
     def _hold(self, rows: Mapping[bytes, Hash]) -> None:
         """Let the tables hold these rows and no others."""

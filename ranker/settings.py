@@ -29,6 +29,8 @@ class RankerSettings(
     kafka: str = "127.0.0.1:9092"
     """Where the serving log goes; empty turns it off."""
     rankings_topic: str = "rankings"
+    log_candidates_share: float = Field(0.05, ge=0, le=1)
+    """Of how many requests the log keeps all candidates, and not only what was shown."""
     repo: Path = Path("feature_repo")
     feature_service: str = "home_feed"
     model: Path | None = None

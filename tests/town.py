@@ -19,7 +19,7 @@ from ranker.request import RankRequest, RankResponse
 from ranker.rules import Rules
 from ranker.scoring.value import ValueWeights
 from ranker.stages.filters import all_filters
-from ranker.stages.roles import Query, User
+from ranker.stages.roles import Query, Source, User
 from ranker.stages.serving_log import ServingLogEffect
 from ranker.tables.refresh import LiveRows
 from ranker.tables.turns import TurnLock
@@ -72,6 +72,12 @@ class Town:
     plan: Plan = SERVED_PLAN
     model: Path | None = None
     weights: ValueWeights = CLICKS
+    service: str = "feed"
+    rules: Rules = field(default_factory=Rules)
+    sources: Sequence[Source] = ()
+    """What is asked by a request that brings no candidates."""
+    kept_share: float = 1.0
+    """Of how many requests the log keeps all candidates."""
     disturbed: Callable[[Event], Event | None] = lambda event: event
     """What becomes of an event on its way to the live rows; the log keeps it as it was."""
     events: dict[int, list[Record]] = field(default_factory=lambda: {s: [] for s in range(SOURCES)})
@@ -120,17 +126,18 @@ class Town:
         live = LiveRows(self.plan)
         live.put(live.own(list(self.rows.rows)), self.rows.read(live.own(list(self.rows.rows))))
         load = heads_loader(self.model, self.weights)
-        reading = make_reading(self.plan, "feed", live.tables, load)
+        reading = make_reading(self.plan, self.service, live.tables, load)
         pipeline = Pipeline(
             Stages(
                 live=SteadyLive(),
                 lock=TurnLock(),
                 reading=lambda: reading,
                 hydrator=_Users(self.plan, self.rows, live),
-                sources=[],
-                filters=all_filters(Rules),
+                sources=self.sources,
+                filters=all_filters(lambda: self.rules),
+                rules=lambda: self.rules,
                 deadline_ms=UNHURRIED_MS,
-                side_effects=[ServingLogEffect(self.log)],
+                side_effects=[ServingLogEffect(self.log, self.kept_share)],
                 clock_ms=lambda: now,
             )
         )

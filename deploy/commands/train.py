@@ -1,22 +1,19 @@
 """The command `train`: events, or what a ranker served, into a model folder."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from features.events import Event
-    from features.spec import Plan
+    from deploy.training.made import Made
     from ranker.scoring.model import TrainedHead
-    from ranker.training.fitting import HeadSpec
-    from ranker.training.rows import RowMaker, TrainingRows
-    from streaming.replay import Request, Timeline
+    from ranker.training.rows import TrainingRows
+    from streaming.logs.files import LogFiles
 
 STRONGEST = 10
 DIRECTIONS = {"rises": 1, "falls": -1}
@@ -24,8 +21,22 @@ MODEL, LABELS, BOOSTING = "The model", "What is learnt from", "How it is learnt"
 
 
 def train(
-    file: Annotated[Path, typer.Argument(help="Events as JSON Lines, plain or gzipped.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Events as JSON Lines, plain or gzipped; with --from-rankings an archive's folder "
+            "or URI, by default the repository's."
+        ),
+    ] = None,
+    from_rankings: Annotated[
+        bool,
+        typer.Option(
+            "--from-rankings",
+            help="Learn from what was served: vectors of the archived serving log, joined with "
+            "what followed.",
+        ),
+    ] = False,
     head: Annotated[
         list[str] | None,
         typer.Option(
@@ -159,11 +170,15 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train a ranker: replay events on a virtual clock, learn what followed what was shown.
+    """Train a ranker: learn what followed what was shown.
 
-    Every row is read by the code that serves, with state as of its own request. What it is judged
+    Events are replayed on a virtual clock: every row is read by the code that serves, with state
+    as of its own request; --from-rankings takes rows as they were served. What a model is judged
     by is later than what it learnt from, never drawn at random.
     """
+    from deploy.training.made import Span
+    from deploy.training.replayed import replayed
+    from deploy.training.served import served
     from features.errors import BadInput
     from features.plan import FeatureRepo
     from features.tags import duration_ms
@@ -182,8 +197,8 @@ def train(
         calibration=calibration,
         parameters=_parameters(parameter or []),
     )
-    if not file.is_file():
-        raise BadInput(f"no file {file}: make one with `headrace adapt`, or name another")
+    if repeats and from_rankings:
+        raise BadInput("--repeats is of events: under --from-rankings an item makes one row")
     try:
         window_ms = duration_ms(window) if window is not None else None
     except ValueError as error:
@@ -193,106 +208,53 @@ def train(
         raise BadInput(
             f"no feature service {service!r} in the registry: it has {', '.join(plan.services)}"
         )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
         TemporaryDirectory(dir=output.parent) as scratch,
-        Progress(*columns, console=Console(stderr=True)) as bar,
+        Progress(*shown, console=Console(stderr=True)) as bar,
     ):
         spill = Path(scratch) / "rows" if on_disk else None
-        span = _Span(from_ms, until_ms, window_ms)
-        timeline, maker = _replayed(plan, service, file, span, heads, repeats, spill, bar)
-        rows = maker.rows()
+        span = Span(from_ms, until_ms, window_ms)
+        actions = sorted({head.action for head in heads})
+        if from_rankings:
+            files, name = _archive(source, repo)
+            columns = [column for column, _ in plan.service_features(service)]
+            made = served(files, name, columns, span, actions, spill, bar)
+        else:
+            made = replayed(plan, service, _events(source), span, actions, repeats, spill, bar)
+        rows = made.rows
         if not len(rows):
-            raise BadInput(f"{file} holds no impressions {span}: nothing to learn from")
+            raise BadInput(
+                f"{source or 'the archive'} holds no impressions {span}: nothing to learn from"
+                f" ({made.says})"
+            )
         if negatives != 1.0:
             rows = thinned(rows, negatives, seed)
         tasks = {h.name: bar.add_task(f"training {h.name}", total=None) for h in heads}
         trained = train_heads(
             rows, heads, fitting, lambda name, tree: bar.update(tasks[name], completed=tree)
         )
-        write_model(output, trained, rows, plan, service, timeline.events)
-    _print_heads(trained, rows, timeline, output)
+        write_model(output, trained, rows, plan, service, made.events)
+    _print_heads(trained, rows, made, output)
 
 
-class _Span:
-    """Which requests are learnt from."""
+def _events(source: str | None) -> Path:
+    from features.errors import BadInput
 
-    def __init__(self, from_ms: int | None, until_ms: int | None, window_ms: int | None) -> None:
-        self.from_ms, self.until_ms, self.window_ms = from_ms, until_ms, window_ms
-
-    def close(self, newest_ms: int) -> None:
-        """Leave out what may still be answered after the newest event there is."""
-        if self.window_ms is not None:
-            whole = newest_ms - self.window_ms
-            self.until_ms = whole if self.until_ms is None else min(self.until_ms, whole)
-
-    def holds(self, now: int) -> bool:
-        late = self.until_ms is not None and now >= self.until_ms
-        return not late and (self.from_ms is None or now >= self.from_ms)
-
-    def __str__(self) -> str:
-        after = "" if self.from_ms is None else f"from {self.from_ms} "
-        return f"{after}before {self.until_ms}" if self.until_ms is not None else after
+    if source is None or not Path(source).is_file():
+        raise BadInput(f"no file {source}: make one with `headrace adapt`, or name another")
+    return Path(source)
 
 
-def _replayed(
-    plan: "Plan",
-    service: str,
-    file: Path,
-    span: _Span,
-    heads: "list[HeadSpec]",
-    repeats: bool,
-    spill: Path | None,
-    bar: Progress,
-) -> "tuple[Timeline, RowMaker]":
-    """The rows of the requests in the span, made as they would have been served."""
-    from ranker.training.rows import RowMaker
-    from ranker.training.sampling import once
-    from streaming.attribution import attributed
-    from streaming.event_file import read_events
-    from streaming.replay import Timeline
+def _archive(source: str | None, repo: Path) -> "tuple[LogFiles, str]":
+    """The archived logs to learn from, and their name."""
+    from features.plan import FeatureRepo
+    from streaming.archive_folder import ArrowFolder
+    from streaming.logs.files import LogFiles
 
-    read = _Read(bar, bar.add_task(f"reading {file.name}", total=None))
-    events = read.each(read_events(file))
-    if span.window_ms is not None:
-        events = attributed(events, span.window_ms)
-    timeline = Timeline(plan, events)
-    span.close(read.newest_ms)
-    actions = sorted({head.action for head in heads})
-    maker = RowMaker(plan, service, timeline.tables, actions, spill)
-    wanted = sum(span.holds(request.now) for request in timeline.requests)
-    task = bar.add_task("replaying requests", total=wanted)
-
-    def make(request: "Request") -> None:
-        if not span.holds(request.now):
-            return
-        items, outcomes = request.items, request.outcomes
-        if not repeats:
-            items, outcomes = once(items, outcomes)
-        maker.add(request.now, request.user_id, request.surface, items, outcomes)
-        bar.advance(task)
-
-    timeline.run(make, span.until_ms)
-    return timeline, maker
-
-
-class _Read:
-    """How many events were read, and the time of the newest."""
-
-    def __init__(self, bar: Progress, task: TaskID) -> None:
-        self._bar, self._task = bar, task
-        self.newest_ms = 0
-
-    def each(self, events: "Iterator[Event]") -> "Iterator[Event]":
-        count = 0
-        for event in events:
-            count += 1
-            self.newest_ms = max(self.newest_ms, event.event_time)
-            if count % 5000 == 0:
-                self._bar.update(self._task, completed=count)
-            yield event
-        self._bar.update(self._task, completed=count, total=count)
+    name = FeatureRepo(repo).open().archive() if source is None else source
+    return LogFiles(ArrowFolder(name)), name
 
 
 def _directions(given: list[str]) -> dict[str, int]:
@@ -334,7 +296,7 @@ OWNED = {
 
 
 def _print_heads(
-    trained: "list[TrainedHead]", rows: "TrainingRows", timeline: "Timeline", output: Path
+    trained: "list[TrainedHead]", rows: "TrainingRows", made: "Made", output: Path
 ) -> None:
     table = Table(
         "head", "objective", "label", "held-back AUC", "request GAUC", "NDCG@10", "calibration"
@@ -351,6 +313,6 @@ def _print_heads(
         told = ", ".join(f"{name} {share:.0%}" for name, share in strongest if share > 0)
         console.print(f"{one.name} gains most by: {told or 'nothing'}")
     console.print(
-        f"{len(rows):,} rows of {len(timeline.requests):,} requests × {len(rows.columns)} columns; "
-        f"{timeline.repeated:,} repeated events dropped; model in {output}"
+        f"{len(rows):,} rows of {made.requests:,} requests × {len(rows.columns)} columns; "
+        f"{made.says}; model in {output}"
     )

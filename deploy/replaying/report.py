@@ -22,17 +22,40 @@ class Bars:
 
 
 @dataclass
+class Curves:
+    """Lines over one axis; a diagonal is what they would be at best."""
+
+    title: str
+    across: str
+    up: str
+    lines: dict[str, tuple[Sequence[float], Sequence[float]]]
+    """Name → places across, heights."""
+    diagonal: bool = False
+
+
+Plot = Bars | Curves
+
+
+@dataclass
 class Section:
-    """One check: what it found, in words, figures, a table and a chart."""
+    """One check: what it found, in words, figures, a table and charts."""
 
     name: str
-    passed: bool
+    passed: bool | None
+    """None: it compares what nobody said should be the same."""
     says: str
     figures: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[Any]] = ()
-    bars: Bars | None = None
+    plots: Sequence[Plot] = ()
+    data: dict[str, Any] = field(default_factory=dict)
+    """What the JSON tells beside the page."""
+
+    @property
+    def state(self) -> str:
+        """In a word."""
+        return {None: "compared", True: "passed", False: "failed"}[self.passed]
 
 
 def write_report(folder: Path, title: str, sections: Sequence[Section]) -> tuple[Path, Path]:
@@ -42,7 +65,7 @@ def write_report(folder: Path, title: str, sections: Sequence[Section]) -> tuple
     page.write_text("".join(_page(title, sections)), encoding="utf-8")
     content = {
         "title": title,
-        "passed": all(section.passed for section in sections),
+        "passed": all(section.passed is not False for section in sections),
         "checks": {s.name: _json(s) for s in sections},
     }
     data.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
@@ -54,6 +77,7 @@ def _json(section: Section) -> dict[str, Any]:
         "passed": section.passed,
         "says": section.says,
         **section.figures,
+        **section.data,
         "notes": section.notes,
         "table": [dict(zip(section.columns, row, strict=True)) for row in section.rows],
     }
@@ -66,14 +90,12 @@ def _page(title: str, sections: Sequence[Section]) -> Iterator[str]:
         f"<h1>{html.escape(title)}</h1><p>{datetime.now(UTC).isoformat(' ', 'seconds')}</p>"
     )
     for section in sections:
-        state = "passed" if section.passed else "failed"
-        yield f'<h2 class="{state}">{html.escape(section.name)}: {state}</h2>'
+        yield f'<h2 class="{section.state}">{html.escape(section.name)}: {section.state}</h2>'
         yield f"<p>{html.escape(section.says)}</p><dl>"
         for name, figure in section.figures.items():
             yield f"<dt>{html.escape(name)}<dd>{html.escape(_text(figure))}"
         yield "</dl><ul>" + "".join(f"<li>{html.escape(note)}" for note in section.notes) + "</ul>"
-        if section.bars is not None and section.bars.values:
-            yield _plot(section.bars)
+        yield from map(_plot, section.plots)
         if section.rows:
             yield "<table><tr>" + "".join(f"<th>{html.escape(c)}" for c in section.columns)
             for row in section.rows:
@@ -81,7 +103,7 @@ def _page(title: str, sections: Sequence[Section]) -> Iterator[str]:
             yield "</table>"
 
 
-def _plot(bars: Bars) -> str:
+def _plot(plot: Plot) -> str:
     """The chart as an image inside the page; words where matplotlib is not installed."""
     try:
         import matplotlib as mpl
@@ -90,16 +112,27 @@ def _plot(bars: Bars) -> str:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    chosen = dict(sorted(bars.values.items(), key=lambda pair: -pair[1])[:BARS_MAX])
-    figure, axes = plt.subplots(figsize=(9, 1 + 0.28 * len(chosen)))
-    axes.barh(list(chosen), list(chosen.values()), color="#2b6cb0")
-    axes.invert_yaxis()
-    axes.set_title(bars.title, loc="left")
+    figure, axes = plt.subplots()
+    if isinstance(plot, Bars):
+        chosen = dict(sorted(plot.values.items(), key=lambda pair: -pair[1])[:BARS_MAX])
+        figure.set_size_inches(9, 1 + 0.28 * len(chosen))
+        axes.barh(list(chosen), list(chosen.values()), color="#2b6cb0")
+        axes.invert_yaxis()
+    else:
+        figure.set_size_inches(6, 4)
+        for name, (across, up) in plot.lines.items():
+            axes.plot(across, up, marker="o", markersize=3, label=name)
+        if plot.diagonal:
+            axes.axline((0, 0), slope=1, color="#a0aec0", linewidth=1)
+        axes.set_xlabel(plot.across)
+        axes.set_ylabel(plot.up)
+        axes.legend()
+    axes.set_title(plot.title, loc="left")
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
     text = base64.b64encode(content.getvalue()).decode()
-    return f'<img alt="{html.escape(bars.title)}" src="data:image/png;base64,{text}">'
+    return f'<img alt="{html.escape(plot.title)}" src="data:image/png;base64,{text}">'
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,7 @@
 """One `headrace replay`: where events come from, where rows go, and which checks follow."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -8,18 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from deploy.replaying import skew as skews
+from deploy.replaying import whatif
 from deploy.replaying.report import Section, write_report
 from deploy.replaying.sections import rank_section, skew_section, state_section
+from deploy.replaying.whatif_section import nothing_compared, what_if_section
 from features.errors import BadInput, Refused
 from features.plan import FeatureRepo
 from features.redis_rows import RedisRows
 from features.spec import Plan
+from ranker.judging.whatif import what_if
 from ranker.reading import heads_loader
 from ranker.recount import Recounter
+from ranker.rules import read_rules
+from ranker.scoring.model import read_manifest
 from ranker.scoring.value import read_weights
 from streaming.archive_folder import ArrowFolder
 from streaming.local_rows import LocalRows
 from streaming.logs.files import LogFiles
+from streaming.logs.outcomes import outcomes
 from streaming.plans import REPLAYED
 from streaming.replays.clocked import Tick
 from streaming.replays.compare import compare
@@ -54,6 +61,10 @@ class Asked:
     check_rank: bool = False
     model: Path | None = None
     service: str = "home_feed"
+    what_if: bool = False
+    weights: Path | None = None
+    feed: Path | None = None
+    window_ms: int | None = None
     rankings: int = 1_000
     rows_max: int = 1_000_000
     report: Path | None = None
@@ -63,6 +74,11 @@ class Asked:
     def checks(self) -> bool:
         """Whether anything is compared with what serves."""
         return self.check_state or self.check_skew or self.check_rank
+
+    @property
+    def of_rankings(self) -> bool:
+        """Whether the serving log is read."""
+        return self.check_skew or self.check_rank or self.what_if
 
 
 @dataclass(frozen=True)
@@ -124,9 +140,11 @@ def _checked(
     if asked.check_state:
         assert online is not None
         yield state_section(plan, compare(plan, online, replayed), recorded)
-    if asked.check_skew or asked.check_rank:
-        if files is None:
-            raise BadInput("--check-skew and --check-rank need an archive, with its rankings")
+    if asked.of_rankings and files is None:
+        raise BadInput(
+            "--check-skew, --check-rank and --what-if need an archive, with its rankings"
+        )
+    if files is not None and (asked.check_skew or asked.check_rank):
         weights = read_weights(asked.repo / "value.yaml")
         recounter = Recounter(plan, asked.service, heads_loader(asked.model, weights))
         skew = skews.Skew()
@@ -134,11 +152,39 @@ def _checked(
         rankings = skews.rankings_of(records, plan, skew)
         wanted = skews.wanted_by(rankings, recounter)
         found = versions(plan, recorded, BlockIndex(files), wanted, rules)
-        skews.check(rankings, recounter, found, skew)
+        rules_served = read_rules(asked.repo / "feed.yaml")
+        skews.check(rankings, recounter, found, skew, rules=rules_served)
         if asked.check_skew:
             yield skew_section(skew)
         if asked.check_rank:
             yield rank_section(skew)
+    if files is not None and asked.what_if:
+        yield _what_if(asked, plan, recorded, files, rules)
+
+
+def _what_if(
+    asked: Asked, plan: Plan, recorded: Recorded, files: LogFiles, rules: ReplaySettings
+) -> Section:
+    """Recorded rankings beside what the model, the weights and the rules given make of them."""
+    assert asked.model is not None
+    weights = read_weights(asked.weights or asked.repo / "value.yaml")
+    recounter = Recounter(plan, asked.service, heads_loader(asked.model, weights))
+    if recounter.model is None:
+        raise Refused(f"--what-if cannot rank: {recounter.unfit}")
+    left_out = Counter[str]()
+    records = list(skews.served(files, asked.rankings))
+    rankings = whatif.rankings_of(records, left_out)
+    if not rankings:
+        return nothing_compared(left_out)
+    wanted = skews.wanted_by(rankings, recounter)
+    found = versions(plan, recorded, BlockIndex(files), wanted, rules, as_if=True)
+    known = outcomes(recorded, {one.request_id for one in rankings})
+    feed = read_rules(asked.feed or asked.repo / "feed.yaml")
+    side = whatif.reranked(rankings, recounter, found, known, asked.window_ms, feed, left_out)
+    if not side.judged:
+        return nothing_compared(left_out)
+    labels = whatif.labels_of(read_manifest(asked.model), rankings, plan)
+    return what_if_section(what_if(side.judged, labels), side)
 
 
 def _refuse_contradictions(asked: Asked) -> None:
@@ -151,6 +197,10 @@ def _refuse_contradictions(asked: Asked) -> None:
         )
     if asked.resume and not (asked.state or asked.into_redis):
         raise BadInput("--resume goes on where rows were kept: name --state or --into-redis")
+    if asked.what_if and asked.model is None:
+        raise BadInput("--what-if needs a model to rank with: --model FOLDER")
+    if not asked.what_if and (asked.weights or asked.feed or asked.window_ms is not None):
+        raise BadInput("--weights, --feed and --window are of --what-if")
     if asked.check_rank and asked.model is None:
         raise BadInput("--check-rank needs the model that served: --model FOLDER")
 

@@ -35,7 +35,7 @@ def state_section(plan: Plan, found: Comparison, recorded: Recorded) -> Section:
         notes=notes,
         columns=("view", "id", "fields"),
         rows=[(one.view, one.id, ", ".join(one.fields)) for one in found.first],
-        bars=Bars("rows that differ, by field", dict(found.fields)),
+        plots=_bars("rows that differ, by field", dict(found.fields)),
     )
 
 
@@ -60,19 +60,27 @@ def skew_section(skew: Skew) -> Section:
             (one.name, one.equal, one.differing, one.apart_max, one.why or "equal to the bit")
             for one in sorted(skew.features.values(), key=lambda one: -one.differing)
         ],
-        bars=Bars("values that differ, by feature", {d.name: d.differing for d in differing}),
+        plots=_bars("values that differ, by feature", {d.name: d.differing for d in differing}),
     )
 
 
 def rank_section(skew: Skew) -> Section:
-    """Scores and order of the serving log against those computed again."""
-    notes = [f"left out: {count:,} rankings {why}" for why, count in skew.left_out.items()]
-    notes += [f"left out: {count:,} rankings {why}" for why, count in skew.unscored.items()]
+    """Scores, order and pages of the serving log against those computed again."""
+    notes = [
+        f"left out: {count:,} rankings {why}"
+        for why, count in (skew.left_out + skew.unscored + skew.unpaged).items()
+    ]
+    notes += [f"first other page, {skew.page_example}"] if skew.page_example else []
     compared = skew.scores_equal + skew.scores_differing
-    says = f"{skew.scores_differing:,} have other scores, {skew.orders_differing:,} another order"
+    says = (
+        f"{skew.scores_differing:,} have other scores, {skew.orders_differing:,} another order by "
+        f"score; of {skew.pages_equal + skew.pages_differing:,} whose candidates are kept "
+        f"{skew.pages_differing:,} have another page after diversity"
+    )
     return Section(
         name="check-rank",
-        passed=bool(compared) and not skew.scores_differing and not skew.orders_differing,
+        passed=bool(compared)
+        and not (skew.scores_differing or skew.orders_differing or skew.pages_differing),
         says=_said(skew, says) if compared else "no ranking could be compared",
         figures={
             "rankings": compared,
@@ -80,9 +88,15 @@ def rank_section(skew: Skew) -> Section:
             "other scores": skew.scores_differing,
             "scores apart at most": skew.score_apart_max,
             "another order": skew.orders_differing,
+            "same pages": skew.pages_equal,
+            "other pages": skew.pages_differing,
         },
         notes=notes,
     )
+
+
+def _bars(title: str, values: dict[str, float]) -> list[Bars]:
+    return [Bars(title, values)] if values else []
 
 
 def _said(skew: Skew, differences: str) -> str:

@@ -6,19 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import orjson
 
 from features.as_of_kernels import Floats
 from features.entities import Hash
 from features.spec import Plan
 from ranker.recount import Counted, Ranking, Recounter, ranking_of
-from streaming.logs.files import LogFiles, parts_of
-from streaming.logs.schema import RANKING_LOG
+from ranker.rules import Rules
+from streaming.logs.files import LogFiles
+from streaming.logs.served import ServedLog
 from streaming.replays.versions import Wanted
 
 SHIFTS_MS: Final = [sign * half * 1_800_000 for half in range(1, 29) for sign in (1, -1)]
 SHIFTS_TRIED: Final = 3
 """Of the rankings that differ, how many are tried at other times of day."""
+
+SHOWN: Final = 5
+"""Items of a page that an example tells."""
 
 FORMULA: Final = "most values differ, others of the same rows agree: another formula served"
 STATE: Final = "the rows behind it hold other facts: events were lost, doubled or moved in time"
@@ -53,6 +56,12 @@ class Skew:
     scores_differing: int = 0
     score_apart_max: float = 0.0
     orders_differing: int = 0
+    pages_equal: int = 0
+    """Pages that are the same, item by item, after diversity."""
+    pages_differing: int = 0
+    page_example: str = ""
+    unpaged: Counter[str] = field(default_factory=Counter)
+    """Rankings whose pages could not be made again, by reason."""
     unscored: Counter[str] = field(default_factory=Counter)
     """Rankings whose scores could not be compared, by reason."""
 
@@ -64,15 +73,7 @@ class Skew:
 
 def served(files: LogFiles, most: int | None) -> Iterator[dict[str, Any]]:
     """The newest records of the serving log, at most so many."""
-    found: list[dict[str, Any]] = []
-    listed: dict[tuple[int, int], list[Any]] = {}
-    for file in files.all(RANKING_LOG.name):
-        listed.setdefault(file.name[:2], []).append(file)
-    for mine in listed.values():
-        for part in parts_of(mine):
-            with files.open(part.file) as file:
-                rows = file.read(columns=["value"])
-            found += [orjson.loads(value) for value in rows.column("value").to_pylist() if value]
+    found = [record for _, record in ServedLog(files).records()]
     found.sort(key=lambda record: (record["now"], record["request_id"]))
     yield from found if most is None else found[-most:]
 
@@ -110,12 +111,13 @@ def check(
     versions: Mapping[Wanted, Hash],
     skew: Skew,
     watch: Callable[[], None] = lambda: None,
+    rules: Rules = Rules(),  # noqa: B008  (frozen)
 ) -> Skew:
-    """Compute each ranking again and compare, value by value."""
+    """Compute each ranking again and compare, value by value; pages are made by the rules."""
     skew.features = {name: Feature(name) for name in recounter.columns}
     for ranking in rankings:
         watch()
-        rows = _rows_of(ranking, recounter, versions)
+        rows = rows_of(ranking, recounter, versions)
         if rows is None:
             skew.left_out["a row at its marker is not in the archive"] += 1
             continue
@@ -128,12 +130,13 @@ def check(
         differs = _compare_vectors(ranking, again, skew)
         if differs and sum(skew.shifts.values()) < SHIFTS_TRIED:
             skew.shifts[_shift(ranking, recounter, rows)] += 1
-        _compare_scores(ranking, again, recounter, skew)
+        if _compare_scores(ranking, again, recounter, skew):
+            _compare_pages(ranking, recounter, rows, rules, skew)
     _explain(skew)
     return skew
 
 
-def _rows_of(
+def rows_of(
     ranking: Ranking, recounter: Recounter, versions: Mapping[Wanted, Hash]
 ) -> dict[bytes, Hash] | None:
     """The rows by key, empty where there was none; None when one is not known."""
@@ -172,10 +175,11 @@ def _compare_vectors(ranking: Ranking, again: Counted, skew: Skew) -> bool:
     return not same.all()
 
 
-def _compare_scores(ranking: Ranking, again: Counted, recounter: Recounter, skew: Skew) -> None:
+def _compare_scores(ranking: Ranking, again: Counted, recounter: Recounter, skew: Skew) -> bool:
+    """Whether there was something to compare: the model that served."""
     if recounter.model is None or ranking.model != recounter.model:
         skew.unscored[f"scored by {ranking.model}, the model given is {recounter.model}"] += 1
-        return
+        return False
     heads = all(
         (_bits(values) == _bits(again.heads[head])).all() for head, values in ranking.heads.items()
     )
@@ -188,6 +192,28 @@ def _compare_scores(ranking: Ranking, again: Counted, recounter: Recounter, skew
     by_score = np.array(ranking.by_score)
     order = np.lexsort((by_score, -again.score))
     skew.orders_differing += not bool((order == np.argsort(by_score, kind="stable")).all())
+    return True
+
+
+def _compare_pages(
+    ranking: Ranking, recounter: Recounter, rows: Mapping[bytes, Hash], rules: Rules, skew: Skew
+) -> None:
+    """The page after diversity, from all candidates."""
+    if ranking.among is None:
+        skew.unpaged["of which the log keeps what was shown alone"] += 1
+    elif not ranking.ordered_by_rules:
+        skew.unpaged["of which a stage that orders was late or failed"] += 1
+    else:
+        again = recounter.rerank(ranking, rows, rules)
+        page = [again.items[place] for place in again.page.tolist()]
+        same = page == list(ranking.items)
+        skew.pages_equal += same
+        skew.pages_differing += not same
+        if not same and not skew.page_example:
+            skew.page_example = (
+                f"request {ranking.request_id}: served {', '.join(ranking.items[:SHOWN])}, "
+                f"replayed {', '.join(page[:SHOWN])}"
+            )
 
 
 def _shift(ranking: Ranking, recounter: Recounter, rows: Mapping[bytes, Hash]) -> str:

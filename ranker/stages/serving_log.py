@@ -2,13 +2,16 @@
 
 from typing import Any, Protocol
 
+import mmh3
 import numpy as np
 import orjson
 
+from ranker.cursor import unseen
 from ranker.stages.roles import Query, Served
 
-FORMAT_VERSION = 3
-"""1 had no `source`, `propensity`, `by_score`, `variant` and `page`; 2 had no `rows`."""
+FORMAT_VERSION = 4
+"""1 had no `source`, `propensity`, `by_score`, `variant` and `page`; 2 had no `rows`; 3 had no
+`limit` and `among`."""
 
 
 class Log(Protocol):
@@ -20,17 +23,21 @@ class Log(Protocol):
 
 
 class ServingLogEffect:
-    """Writes one record a request: vectors as they were scored, and the marker they came from."""
+    """Writes one record a request: vectors as they were scored, and the marker they came from.
+
+    Of a share of the requests, drawn by their id, the record keeps all candidates.
+    """
 
     name = "serving_log"
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, log: Log, candidates_share: float = 1.0) -> None:
+        self._log, self._share = log, candidates_share
         self._trouble: str | None = None
 
     def served(self, query: Query, served: Served) -> None:
         """Queue the record of an answer."""
-        content = orjson.dumps(record_of(query, served), option=orjson.OPT_SERIALIZE_NUMPY)
+        record = record_of(query, served, drawn(query.request_id, self._share))
+        content = orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
         before = self._log.dropped
         self._log.put(content, query.request.user_id.encode())
         lost = self._log.dropped
@@ -41,9 +48,15 @@ class ServingLogEffect:
         return self._trouble
 
 
-def record_of(query: Query, served: Served) -> dict[str, Any]:
-    """What the log keeps of one answer; NaN is written as null."""
+def drawn(request_id: str, share: float) -> bool:
+    """Whether a request is of the share whose candidates are kept; of one id always the same."""
+    return mmh3.hash(request_id, signed=False) < share * 2**32
+
+
+def record_of(query: Query, served: Served, whole: bool = True) -> dict[str, Any]:
+    """What the log keeps of one answer, with all candidates if it is to be whole; NaN is null."""
     marker = None if served.user is None else served.user.marker
+    among, read = (_among(query), _read(query)) if whole and served.read else (None, served.read)
     return {
         "version": FORMAT_VERSION,
         "request_id": query.request_id,
@@ -55,7 +68,9 @@ def record_of(query: Query, served: Served) -> dict[str, Any]:
         "model": served.model,
         "variant": served.variant,
         "user_marker": None if marker is None else marker.encode().decode(),
-        "rows": None if served.read is None else served.read.told(),
+        "rows": None if read is None else read.told(),
+        "limit": query.request.limit,
+        "among": among,
         "degraded": query.degraded,
         "columns": list(served.columns),
         "items": list(served.items),
@@ -66,3 +81,26 @@ def record_of(query: Query, served: Served) -> dict[str, Any]:
         "heads": {head: np.ascontiguousarray(values) for head, values in served.heads.items()},
         "vectors": np.ascontiguousarray(served.matrix),
     }
+
+
+def _among(query: Query) -> dict[str, Any] | None:
+    """The candidates that might have been shown, in the order in which they came."""
+    candidates, places = query.candidates, _kept(query)
+    if candidates is None:
+        return None
+    items = [candidates.items[place] for place in places]
+    propensity = candidates.propensity
+    return {
+        "items": items,
+        "source": [candidates.source_of(place) for place in places],
+        "propensity": [None if propensity is None else float(propensity[p]) for p in places],
+        "shown": np.flatnonzero(~unseen(query.session.shown, items)).tolist(),
+    }
+
+
+def _read(query: Query) -> Any:
+    return query.read.of(np.array(_kept(query), np.int64))
+
+
+def _kept(query: Query) -> list[int]:
+    return [] if query.keep is None else np.flatnonzero(query.keep).tolist()

@@ -118,6 +118,53 @@ class RowMaker:
         )
 
 
+class ServedRows:
+    """Rows as they were served, put in any order to where they stand in order of time."""
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        actions: Sequence[str],
+        sizes: Sequence[int],
+        spill: Path | None = None,
+    ) -> None:
+        """`sizes` are the rows of each request, in order of time; `spill` names a file that takes
+        the matrix, which may then be larger than memory."""
+        self._columns, self._actions = tuple(columns), tuple(actions)
+        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        shape = int(self._starts[-1]), len(self._columns)
+        self._matrix: Floats = (
+            np.zeros(shape)
+            if spill is None or not shape[0]
+            else np.memmap(spill, "<f8", "w+", 0, shape)
+        )
+        self._labels = np.zeros((shape[0], len(self._actions)), np.int8)
+        self._now = np.zeros(shape[0], np.int64)
+        self._there = np.zeros(shape[0], np.bool_)
+
+    def put(
+        self, number: int, now: int, vectors: Floats, outcomes: Sequence[Collection[str]]
+    ) -> None:
+        """The rows [row, column] of one request, by its number, and what followed each."""
+        start, stop = self._starts[number : number + 2].tolist()
+        self._matrix[start:stop] = vectors
+        self._labels[start:stop] = [[a in happened for a in self._actions] for happened in outcomes]
+        self._now[start:stop] = now
+        self._there[start:stop] = True
+
+    def rows(self) -> TrainingRows:
+        """All rows that were put."""
+        sizes = np.diff(self._starts)
+        rows = TrainingRows(
+            self._columns,
+            self._matrix,
+            {action: self._labels[:, i] for i, action in enumerate(self._actions)},
+            np.repeat(np.arange(len(sizes)), sizes),
+            self._now,
+        )
+        return rows if self._there.all() else rows.part(self._there)
+
+
 class _Spill:
     """A file of rows, written request by request and then read as the system pages it in."""
 

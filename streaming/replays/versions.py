@@ -110,9 +110,15 @@ def versions(
     blocks: BlockIndex,
     wanted: Iterable[Wanted],
     settings: ReplaySettings,
+    *,
+    as_if: bool = False,
 ) -> dict[Wanted, Hash]:
-    """Each wanted row as it stood; absent where its block or its events are not archived."""
-    if blocks.plans - {plan.version}:
+    """Each wanted row as it stood; absent where its block or its events are not archived.
+
+    Blocks name the plan that routed them, which must be this one; `as_if` makes the rows that this
+    plan would have kept of the same events, had it been in force.
+    """
+    if not as_if and blocks.plans - {plan.version}:
         raise Refused(
             f"blocks were routed by other plans ({', '.join(sorted(blocks.plans))}) than the one "
             f"in force, {plan.version}: check a span of one plan alone"

@@ -9,6 +9,7 @@ from features.errors import BadInput, Unavailable
 from features.events import EngagementEvent, Event, ItemEvent
 from ranker.request import RankResponse
 from ranker.scoring.value import ValueWeights
+from ranker.stages.serving_log import drawn
 from ranker.training.rows import TrainingRows
 from tests.browsing import browsing, engagement
 from tests.serving import Serving, folded, marker_text, trained
@@ -214,6 +215,24 @@ def test_the_serving_log_holds_what_was_scored(serving: Serving) -> None:
     }
     assert record["user_marker"] == marker_text()
     assert record["plan"] == serving.world.plan.version
+
+
+def test_the_serving_log_keeps_all_candidates_of_a_share_of_the_requests(serving: Serving) -> None:
+    feed = serving.ask(user_id="u3", candidates=ITEMS, limit=5)
+    record = serving.log.newest()
+    assert record["limit"] == 5
+    assert record["among"]["items"] == ITEMS
+    assert record["among"]["source"] == ["request"] * len(ITEMS)
+    assert record["among"]["propensity"] == [None] * len(ITEMS)
+    assert record["among"]["shown"] == []
+    assert record["rows"]["item_id"].keys() >= set(ITEMS)
+    serving.ask(user_id="u3", candidates=ITEMS, limit=5, cursor=feed.next_cursor)
+    before = [ITEMS[place] for place in serving.log.newest()["among"]["shown"]]
+    assert sorted(before) == sorted(ids(feed))
+    some = [number for number in range(1_000) if drawn(f"r{number}", 0.2)]
+    assert 120 < len(some) < 280
+    assert not any(drawn(f"r{number}", 0.0) for number in range(1_000))
+    assert all(drawn(f"r{number}", 1.0) for number in range(1_000))
 
 
 def test_the_log_of_an_unknown_user_and_an_empty_feed(serving: Serving) -> None:

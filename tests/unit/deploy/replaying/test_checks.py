@@ -17,6 +17,7 @@ from features.row_store import MemoryRows
 from features.spec import Plan
 from ranker.reading import heads_loader
 from ranker.recount import Recounter
+from ranker.rules import Diversity, Rules, Spread, SurfaceRules
 from streaming.logs.files import LogFiles
 from streaming.records import Record
 from streaming.replays.compare import Comparison, compare
@@ -57,6 +58,7 @@ def checked(
     model: Path | None = None,
     plan: Plan = SERVED_PLAN,
     alter: Callable[[dict[str, Any]], dict[str, Any]] = lambda record: record,
+    rules: Rules = Rules(),  # noqa: B008  (frozen)
 ) -> Skew:
     recounter = Recounter(plan, "feed", heads_loader(model, CLICKS))
     skew = Skew()
@@ -65,7 +67,7 @@ def checked(
     recorded = ArchivedEvents(files, "archive")
     wanted = skews.wanted_by(rankings, recounter)
     found = versions(plan, recorded, BlockIndex(files), wanted, ROUTED)
-    return skews.check(rankings, recounter, found, skew)
+    return skews.check(rankings, recounter, found, skew, rules=rules)
 
 
 def compared(town: Town, files: LogFiles) -> tuple[Comparison, Section]:
@@ -194,6 +196,49 @@ def test_another_score_or_order_is_found(model: Path, tmp_path: Path) -> None:
     other = rank_section(checked(files, None))
     assert not other.passed
     assert "the model given is None" in other.notes[0]
+
+
+VARIED = Rules(
+    default=SurfaceRules(
+        diversity=Diversity(
+            strategy="mmr", strength=0.6, spread=(Spread(by="author", most=1, places=4),)
+        )
+    )
+)
+
+
+def test_pages_are_made_again_after_diversity_and_other_rules_are_found(
+    model: Path, tmp_path: Path
+) -> None:
+    files = lived(model, rules=VARIED).archive(tmp_path)
+    same = checked(files, model, rules=VARIED)
+    assert (same.pages_equal, same.pages_differing) == (6, 0)
+    assert rank_section(same).passed
+    other = checked(files, model)
+    assert other.orders_differing == other.scores_differing == 0
+    assert other.pages_differing == 6
+    assert not rank_section(other).passed
+    assert any("first other page" in note for note in rank_section(other).notes)
+
+
+def test_the_second_page_of_a_session_is_made_again(model: Path, tmp_path: Path) -> None:
+    town = Town(model=model, rules=VARIED)
+    town.feed(EVENTS)
+    now = max(event.event_time for event in EVENTS) + 1
+    first = town.rank(now, user_id="u3", candidates=ITEMS, limit=7)
+    town.rank(now, user_id="u3", candidates=ITEMS, limit=7, cursor=first.next_cursor)
+    skew = checked(town.archive(tmp_path), model, rules=VARIED)
+    assert (skew.rankings, skew.pages_equal, skew.pages_differing) == (2, 2, 0)
+
+
+def test_pages_whose_candidates_are_not_kept_are_left_out_and_said(
+    model: Path, tmp_path: Path
+) -> None:
+    skew = checked(lived(model, rules=VARIED, kept_share=0.0).archive(tmp_path), model)
+    assert (skew.scores_equal, skew.pages_equal, skew.pages_differing) == (6, 0, 0)
+    section = rank_section(skew)
+    assert section.passed
+    assert any("6 rankings of which the log keeps what was shown alone" in n for n in section.notes)
 
 
 def test_a_ranking_whose_rows_are_not_archived_is_left_out_and_said(
