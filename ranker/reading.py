@@ -95,12 +95,13 @@ def make_reading(
     except Refused as error:
         unfit = str(error)
     taken = reader.columns if heads is None else [reader.columns[c] for c in heads.columns.tolist()]
+    join = CandidateJoin(plan, tables)
     return Reading(
         plan,
         tables,
         reader,
-        CandidateJoin(plan, tables),
-        Popularity(tables),
+        join,
+        Popularity(tables, join),
         heads,
         unfit,
         _similar(plan, set(taken)),
