@@ -32,6 +32,8 @@ class Heads:
     value: ValueModel
     explainer: Explainer
     columns: Ints
+    whole: bool
+    """Whether those are all columns of the service, in its order."""
 
     def score(self, matrix: Floats) -> dict[str, Floats]:
         """Head → [candidate], from all columns of the service."""
@@ -43,7 +45,7 @@ class Heads:
 
     def pick(self, matrix: Floats) -> Floats:
         """The model's own columns."""
-        return np.ascontiguousarray(matrix[:, self.columns])
+        return matrix if self.whole else matrix.take(self.columns, axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ def heads_loader(
             value=ValueModel(weights, list(model.forests)),
             explainer=Explainer(model, folder),
             columns=np.array([columns.index(name) for name in wanted], np.int64),
+            whole=wanted == list(columns),
         )
 
     return load
