@@ -189,7 +189,7 @@ def rank(known: Plan, rows: dict[bytes, Hash]) -> None:
     key = next(k for k in rows if user.join_key.encode() in k)
     one = load_user(known, live.strings, USER_ID, rows[key])
     found = live.tables[ITEM_KEY].rows_of_ids(ITEMS)
-    moment = reading.join.moment(NOW + DAY_MS, one.table, one.row, ITEMS, found, "home")
+    moment = reading.join.moment(NOW + DAY_MS, one.row, ITEMS, found, "home")
     reader: Reader = reading.reader
     assert np.isfinite(reader.matrix(moment, one.table)).all()
     reading.popularity.counts(found, NOW)

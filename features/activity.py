@@ -175,7 +175,7 @@ class ActivityTable:
         """The codes of texts that are numbers, or tokens inside the blob."""
         codes = np.full(len(numbers), NONE, np.int64)
         spelled = numbers >= 0
-        codes[spelled] = self._strings.codes_of_numbers(numbers[spelled].tolist())
+        codes[spelled] = self._strings.codes_of_numbers(numbers[spelled])
         raw = np.flatnonzero(~spelled & (stops > starts))
         spans = zip(starts[raw].tolist(), stops[raw].tolist(), strict=True)
         try:

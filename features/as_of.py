@@ -27,6 +27,7 @@ from features.as_of_kernels import (
     read_counts,
 )
 from features.entities import EntityTable
+from features.gather_kernels import take_codes, take_numbers
 from features.latest import LatestTable
 from features.layout import AUTHOR, CATEGORY, ENTRY, ITEM, Ints
 from features.list_kernels import (
@@ -205,16 +206,11 @@ class Reader:
         table = self._latest(feature.view, users)
         rows = moment.rows[table.view.entity.join_key]
         column = table.column(feature.field)
-        found = rows >= 0
-        values = np.full(len(rows), np.nan)
         if isinstance(feature, CodeFeature):
-            hashes = column.hash[rows[found]]
-            values[found] = np.where(hashes < 0, np.nan, hashes % feature.buckets)
-        elif isinstance(feature, AgeFeature):
-            values[found] = (moment.now - column.number[rows[found]]) / 1000.0
-        else:
-            values[found] = column.number[rows[found]]
-        return values
+            hashes = take_codes(column.hash, rows)
+            return np.where(hashes < 0, np.nan, hashes % feature.buckets)
+        numbers = take_numbers(column.number, rows)
+        return (moment.now - numbers) / 1000.0 if isinstance(feature, AgeFeature) else numbers
 
     def _similarities(
         self,

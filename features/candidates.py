@@ -9,7 +9,7 @@ import numpy as np
 
 from features.as_of import Moment, Tables, candidate_keys
 from features.as_of_kernels import Floats
-from features.entities import EntityTable
+from features.gather_kernels import take_codes, take_numbers
 from features.latest import Column, LatestTable
 from features.layout import Ints
 from features.spec import Plan
@@ -35,7 +35,6 @@ class CandidateJoin:
     def moment(
         self,
         now: int,
-        users: EntityTable,
         user_row: int,
         items: Sequence[str],
         item_rows: Ints,
@@ -51,7 +50,8 @@ class CandidateJoin:
         surfaces = self._tables.get("surface")
         if surfaces is not None:
             rows["surface"] = surfaces.rows_of_ids([surface or ""])
-        keys = candidate_keys(users.strings.codes(items), codes["author_id"], codes["categories"])
+        item_codes = self._tables[ITEM_KEY].codes_of_rows(item_rows, items)
+        keys = candidate_keys(item_codes, codes["author_id"], codes["categories"])
         return Moment(now=now, rows=rows, keys=keys, surface=surface)
 
     def texts(self, path: str, item_rows: Ints) -> list[str | None]:
@@ -61,20 +61,16 @@ class CandidateJoin:
 
     def numbers(self, path: str, item_rows: Ints) -> Floats:
         """The number at a path of the profiles of items; NaN where it is not known."""
-        found = np.full(len(item_rows), np.nan)
         column = self._column(path)
-        if column is not None:
-            known = item_rows >= 0
-            found[known] = column.number[item_rows[known]]
-        return found
+        if column is None:
+            return np.full(len(item_rows), np.nan)
+        return take_numbers(column.number, item_rows)
 
     def _codes(self, path: str, item_rows: Ints) -> Ints:
-        codes = np.full(len(item_rows), NONE, np.int64)
         column = self._column(path)
-        if column is not None:
-            known = item_rows >= 0
-            codes[known] = column.code[item_rows[known]]
-        return codes
+        if column is None:
+            return np.full(len(item_rows), NONE, np.int64)
+        return take_codes(column.code, item_rows)
 
     def _column(self, path: str) -> Column | None:
         found = self._paths.get(path)

@@ -118,6 +118,11 @@ class EntityTable:
         inside = (codes >= 0) & (codes < len(self._row_of_code))
         return np.where(inside, self._row_of_code[np.where(inside, codes, 0)], -1)
 
+    def codes_of_rows(self, rows: Ints, ids: Sequence[str]) -> Ints:
+        """The codes of ids that have these rows, −1 where they have none."""
+        del rows
+        return self.strings.codes(ids)
+
     def known(self, row: int) -> bool:
         """Whether any view of a row holds anything."""
         return any(table.newest[row] != NEVER for table in self.tables.values())

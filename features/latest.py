@@ -45,6 +45,7 @@ class LatestTable:
         self.view = view
         self._kept = kept
         self.fields = (*(field.name for field in view.fields), view.event_field)
+        self._places = {name: place for place, name in enumerate(self.fields)}
         self._strings = strings
         self.newest = np.full(rows, NEVER, np.int64)
         self.event = np.full(rows if kept else 0, NEVER, np.int64)
@@ -116,7 +117,7 @@ class LatestTable:
 
     def column(self, name: str) -> Column:
         """One field of all rows, decoded."""
-        place = self.fields.index(name)
+        place = self._places[name]
         if self._stale or _rows(self._columns[place]) < len(self.newest):
             self._refresh()
         return self._columns[place]

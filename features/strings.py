@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.codec import varint
+from features.number_codes import NumberCodes
 
 T = TypeVar("T", bound=np.generic)
 
@@ -48,7 +49,7 @@ class Strings:
         self._asked: list[str] | None = None
         self._answer = np.zeros(0, np.int64)
         # What packs named so far: most of it is met again in the next row.
-        self._of_number: dict[int, int] = {}
+        self._of_number = NumberCodes()
         self._of_token: dict[bytes, int] = {}
         self._known = 0
         """How many strings the arrays below describe."""
@@ -91,14 +92,15 @@ class Strings:
             self._asked, self._answer = texts, np.append(self.codes(texts), NONE)
         return self._answer
 
-    def codes_of_numbers(self, numbers: Sequence[int]) -> list[int]:
+    def codes_of_numbers(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The codes of the strings that spell numbers."""
-        codes = list(map(self._of_number.get, numbers))
-        if None in codes:
-            for number in set(numbers) - self._of_number.keys():
-                self._of_number[number] = self.code(str(number))
-            codes = list(map(self._of_number.get, numbers))
-        return cast(list[int], codes)
+        codes = self._of_number.find(numbers)
+        unknown = codes < 0
+        if unknown.any():
+            fresh = np.unique(numbers[unknown])
+            self._of_number.add(fresh, self.codes(map(str, fresh.tolist())))
+            codes = self._of_number.find(numbers)
+        return codes
 
     def codes_of_tokens(self, tokens: Sequence[bytes]) -> list[int]:
         """The codes of the strings of tokens that are no numbers. Raises UnicodeDecodeError."""

@@ -60,6 +60,9 @@ class EntityRows(Protocol):
     def rows_of_codes(self, codes: Ints) -> Ints:
         """The row numbers of ids given as codes of `strings`; −1 for those that are not here."""
 
+    def codes_of_rows(self, rows: Ints, ids: Sequence[str]) -> Ints:
+        """The codes of ids that have these rows, −1 where they have none."""
+
     def id_of(self, row: int) -> str | None:
         """The id of a row."""
 

@@ -32,6 +32,8 @@ class Heads:
     value: ValueModel
     explainer: Explainer
     columns: Ints
+    whole: bool
+    """Whether those are all columns of the service, in its order."""
 
     def score(self, matrix: Floats) -> dict[str, Floats]:
         """Head → [candidate], from all columns of the service."""
@@ -43,7 +45,7 @@ class Heads:
 
     def pick(self, matrix: Floats) -> Floats:
         """The model's own columns."""
-        return np.ascontiguousarray(matrix[:, self.columns])
+        return matrix if self.whole else matrix.take(self.columns, axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,13 @@ def make_reading(
     except Refused as error:
         unfit = str(error)
     taken = reader.columns if heads is None else [reader.columns[c] for c in heads.columns.tolist()]
+    join = CandidateJoin(plan, tables)
     return Reading(
         plan,
         tables,
         reader,
-        CandidateJoin(plan, tables),
-        Popularity(tables),
+        join,
+        Popularity(tables, join),
         heads,
         unfit,
         _similar(plan, set(taken)),
@@ -148,6 +151,7 @@ def heads_loader(
             value=ValueModel(weights, list(model.forests)),
             explainer=Explainer(model, folder),
             columns=np.array([columns.index(name) for name in wanted], np.int64),
+            whole=wanted == list(columns),
         )
 
     return load

@@ -251,7 +251,7 @@ class Recounter:
         user = load_user(self.plan, self._live.strings, user_id, rows.get(user_key) or {})
         reading = self._reading
         found = self._live.tables[ITEM_KEY].rows_of_ids(items)
-        moment = reading.join.moment(now, user.table, user.row, items, found, surface)
+        moment = reading.join.moment(now, user.row, items, found, surface)
         return reading.reader.matrix(moment, user.table), moment
 
     def _hold(self, rows: Mapping[bytes, Hash]) -> None:

@@ -28,17 +28,16 @@ from ranker.scoring.forest_splits import (
 )
 from ranker.scoring.lightgbm_text import parse_model_text
 
-Places = NDArray[np.uint16]
+Leaves = NDArray[np.uint16]
 Ranks = NDArray[np.uint32]
 
-ROWS_PER_BLOCK = 256
+ROWS_PER_BLOCK = 512
 LANES = 64
 """Rows are scored in whole numbers of so many, the last ones for nothing."""
 BITS_PER_SET_WORD = 32
 EVERY_LEAF, NO_LEAF = np.uint8(255), np.uint8(0)
 NONE_BELOW, ONE = np.uint32(0), np.uint32(1)
-HERE, NEXT = np.uint16(0), np.uint16(1)
-LOWEST_BIT = np.array([max((n & -n).bit_length() - 1, 0) for n in range(256)], np.int64)
+HERE, PAST_BYTE = np.uint16(0), np.uint16(LEAVES_PER_BYTE)
 
 
 @dataclass(frozen=True)
@@ -66,21 +65,21 @@ class Forest:
         rows, columns = matrix.shape
         if columns != len(self.feature_names):
             raise ValueError(f"{columns} columns for a model of {len(self.feature_names)}")
-        scores = np.zeros((rows, self.classes))
+        scores = np.zeros((self.classes, rows))
         # One memory layout, so that the kernel is compiled once and never during a request.
         add_scores(np.require(matrix, np.float64, ["C", "A", "W"]), self.splits, scores)
-        return scores[:, 0] if self.classes == 1 else scores
+        return scores[0] if self.classes == 1 else scores.T
 
 
 @kernel
 def add_scores(matrix: Floats, splits: Splits, scores: Floats) -> None:
-    """Add every tree's leaf value, in order, to `scores` [row, class], a block of rows at a time;
+    """Add every tree's leaf value, in order, to `scores` [class, row], a block of rows at a time;
     the trees of the classes take turns."""
-    classes = scores.shape[1]
+    classes = len(scores)
     codes = np.zeros((len(splits.column_first), ROWS_PER_BLOCK), np.uint8)
     standing = np.empty((np.max(splits.byte_counts), ROWS_PER_BLOCK), np.uint8)
-    seen, place = np.empty(ROWS_PER_BLOCK, np.uint8), np.empty(ROWS_PER_BLOCK, np.uint16)
-    for first in range(0, len(scores), ROWS_PER_BLOCK):
+    first_byte, leaf = np.empty(ROWS_PER_BLOCK, np.uint8), np.empty(ROWS_PER_BLOCK, np.uint16)
+    for first in range(0, len(matrix), ROWS_PER_BLOCK):
         rows = matrix[first : first + ROWS_PER_BLOCK]
         width = (len(rows) + LANES - 1) // LANES * LANES
         fill_codes(codes, rows, splits)
@@ -91,13 +90,11 @@ def add_scores(matrix: Floats, splits: Splits, scores: Floats) -> None:
             rule_out(standing, codes, width, splits, begin, categorical)
             if categorical < end:
                 rule_out_categorical(standing, rows, splits, categorical, end)
-            find_first(standing[:count], width, seen, place)
-            of = tree % classes
+            find_leaves(standing[:count], width, first_byte, leaf)
             values = splits.leaf_value[splits.leaf_bounds[tree] :]
+            sums = scores[tree % classes, first:]
             for row in range(len(rows)):
-                at = int(np.int64(place[row]))
-                leaf = LEAVES_PER_BYTE * at + LOWEST_BIT[standing[at, row]]
-                scores[first + row, of] += values[leaf]
+                sums[row] += values[leaf[row]]
 
 
 @kernel
@@ -173,11 +170,18 @@ def rule_out_categorical(
 
 
 @kernel
-def find_first(standing: Bytes, width: int, seen: Bytes, place: Places) -> None:
-    """The first byte of each row that has a leaf."""
-    seen[:width], place[:width] = NO_LEAF, HERE
+def find_leaves(standing: Bytes, width: int, first_byte: Bytes, leaf: Leaves) -> None:
+    """The first leaf of each row that stands: by arithmetic, because that is done for many rows at
+    once and a look-up is not."""
+    first_byte[:width], leaf[:width] = NO_LEAF, HERE
     for byte in range(len(standing)):
         leaves = standing[byte]
         for row in range(width):
-            seen[row] |= leaves[row]
-            place[row] += NEXT if seen[row] == NO_LEAF else HERE
+            here = leaves[row] if first_byte[row] == NO_LEAF else first_byte[row]
+            leaf[row] += PAST_BYTE if here == NO_LEAF else HERE
+            first_byte[row] = here
+    for row in range(width):
+        lowest = first_byte[row] & -first_byte[row]
+        odd, second, fourth = lowest & 0b10101010, lowest & 0b11001100, lowest & 0b11110000
+        bit = (1 if odd else 0) + (2 if second else 0) + (4 if fourth else 0)
+        leaf[row] += np.uint16(bit)

@@ -28,7 +28,8 @@ ZERO_THRESHOLD = float(np.float32(1e-35))
 class Splits(NamedTuple):
     """A forest of T trees; a tree's leaves, numbered left to right, are the bits of its bytes.
 
-    A split that rules out leaves of several bytes stands once for each of them.
+    A split that rules out leaves of several bytes stands once for each of them. Numbers are as
+    narrow as they may be: between two requests everything else passes through the caches.
     """
 
     source_feature: Ints  # [sources]
@@ -39,9 +40,9 @@ class Splits(NamedTuple):
     column_first: Ints  # [columns] the first threshold of its run
     column_nan: Bytes  # [columns] the byte of NaN
     kind_bounds: Ints  # [T, 3] where a tree's splits begin, its categorical ones, and the end
-    column: Ints  # [splits] of a categorical split: its feature
+    column: NDArray[np.int32]  # [splits] of a categorical split: its feature
     rank: Bytes  # [splits] a greater byte goes right
-    place: Ints  # [splits] the byte of its tree that the split can change
+    place: NDArray[np.uint16]  # [splits] the byte of its tree that the split can change
     survivors: Bytes  # [splits] the leaves there that it leaves standing when it goes right
     category_set: Ints  # [splits] of a categorical split
     category_bounds: Ints  # [sets + 1]
@@ -90,9 +91,9 @@ def flatten(trees: Sequence[Tree]) -> Splits:
         column_first=first,
         column_nan=nan,
         kind_bounds=np.array(kind_bounds),
-        column=column[node],
+        column=column[node].astype(np.int32),
         rank=rank[node],
-        place=place[order],
+        place=place[order].astype(np.uint16),
         survivors=survivors[order],
         category_set=np.where(nodes.categorical, nodes.threshold, 0).astype(np.int64)[node],
         category_bounds=np.concatenate([np.zeros(1, np.int64), *sets]),

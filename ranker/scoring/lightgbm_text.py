@@ -1,6 +1,7 @@
 """The trees of a LightGBM model text (`Booster.model_to_string()`), parsed and checked."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MISSING_NONE, MISSING_ZERO, MISSING_NAN = 0, 1, 2
+LEAVES_MAX: Final = 1 << 16
+"""Of one tree: their numbers fit 16 bits while a forest is scored."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ def _tree(fields: dict[str, str], features: int) -> Tree:
     leaves = int(fields["num_leaves"])
     if fields.get("is_linear", "0") != "0":
         raise ValueError("linear leaves are not supported; train with linear_tree=false")
+    if leaves > LEAVES_MAX:
+        raise ValueError(f"{leaves} leaves; train with num_leaves of at most {LEAVES_MAX}")
     nodes = leaves - 1
 
     def ints(key: str, length: int) -> Ints:

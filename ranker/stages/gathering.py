@@ -1,6 +1,7 @@
 """What sources brought, made into the candidates of one request."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -14,11 +15,9 @@ from ranker.stages.roles import GIVEN, Candidates, Query, Sourced, User
 def joined(query: Query, reading: Reading, user: User, found: Mapping[str, Sourced]) -> Candidates:
     """What sources brought, each item once and joined to its rows."""
     names, brought = tuple(found), list(found.values())
-    items = list(dict.fromkeys(item for sourced in brought for item in sourced.items))
+    items = list(dict.fromkeys(chain.from_iterable(sourced.items for sourced in brought)))
     rows = reading.tables[ITEM_KEY].rows_of_ids(items)
-    moment = reading.join.moment(
-        query.now, user.table, user.row, items, rows, query.request.surface
-    )
+    moment = reading.join.moment(query.now, user.row, items, rows, query.request.surface)
     if names == (GIVEN,):
         return Candidates(items, rows, moment, reading)
     source, propensity = _origins(items, brought)

@@ -8,18 +8,11 @@ know, the caller vouches for, unless the user blocked somebody: it might be by t
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-from features.as_of_kernels import Floats
 from features.candidates import ITEM_KEY
-from features.layout import NEVER, Ints
 from ranker.reading import Reading
 from ranker.rules import SurfaceRules
-
-ROWS_PER_LOOK: Final = 20_000
-"""Rows that are counted at a time; a request waits for no more of them than that."""
 
 
 class About(NamedTuple):
@@ -66,34 +59,13 @@ def look(
     paths: Sequence[str] = (),
 ) -> Popular:
     """What is popular now. Takes the table lock for a moment at a time."""
-    table, best = reading.tables[ITEM_KEY], np.zeros(0, np.int64)
-    counts: Floats = np.zeros(0)
-    for begin in range(0, len(table), ROWS_PER_LOOK):
-        rows = np.arange(begin, min(begin + ROWS_PER_LOOK, len(table)), dtype=np.int64)
-        with lock:
-            counts = np.concatenate([counts, reading.popularity.counts(rows, now)])
-            ended = reading.join.numbers("ended", rows) == 1.0
-            known = np.zeros(len(rows), np.bool_)
-            for view in table.tables.values():
-                known |= view.newest[rows] != NEVER
-        best = np.concatenate([best, rows])
-        counts[-len(rows) :][ended | ~known] = -1.0
-        top = np.argsort(-counts, kind="stable")[:count]
-        best, counts = best[top], counts[top]
-    best, counts = best[counts >= 0], counts[counts >= 0]
+    standing = reading.popularity.standing(now, lock)
+    ids, join, found = standing.ids[:count], reading.join, dict[str, About]()
     with lock:
-        return _about(reading, best, counts, paths)
-
-
-def _about(reading: Reading, rows: Ints, counts: Floats, paths: Sequence[str]) -> Popular:
-    items = reading.tables[ITEM_KEY]
-    authors = reading.join.texts("author_id", rows)
-    categories = reading.join.texts("categories", rows)
-    numbers = {path: reading.join.numbers(path, rows).tolist() for path in paths}
-    found: dict[str, About] = {}
-    for place, row in enumerate(rows.tolist()):
-        item = items.id_of(row)
-        if item is not None:
-            own = {path: column[place] for path, column in numbers.items()}
-            found[item] = About(float(counts[place]), authors[place], categories[place], own)
+        rows = reading.tables[ITEM_KEY].rows_of_ids(ids)
+        authors, categories = join.texts("author_id", rows), join.texts("categories", rows)
+        numbers = {path: join.numbers(path, rows).tolist() for path in paths}
+    for place, (item, clicks) in enumerate(zip(ids, standing.clicks, strict=False)):
+        own = {path: column[place] for path, column in numbers.items()}
+        found[item] = About(clicks, authors[place], categories[place], own)
     return Popular(found)

@@ -15,6 +15,7 @@ from features.codec import (
     updated_at_field,
 )
 from features.entities import Hash
+from features.gather_kernels import note_rows, take_markers, take_narrow
 from features.id_index import IdIndex
 from features.latest import Column, LatestTable
 from features.layout import NEVER, Ints
@@ -65,6 +66,8 @@ class LiveTable:
         """[row]: the tick at which it was asked for or put; at which it was put."""
         self._marker = np.zeros((64, 3), np.int64)
         self._row_of_code = np.full(1024, UNASKED, np.int32)
+        self._code_of_row = np.full(64, UNASKED, np.int32)
+        """[row]: the code of its id, once it was a candidate: to look the text up takes longer."""
 
     def __len__(self) -> int:
         """How many row numbers were given out; some may be free again."""
@@ -86,14 +89,18 @@ class LiveTable:
         newest values."""
         views = (v for v in self._tables.values() if isinstance(v, SparseActivity | LatestTable))
         own = (
-            self._used.nbytes + self._put_at.nbytes + self._marker.nbytes + self._row_of_code.nbytes
+            self._used.nbytes
+            + self._put_at.nbytes
+            + self._marker.nbytes
+            + self._row_of_code.nbytes
+            + self._code_of_row.nbytes
         )
         return own + self._index.nbytes + sum(view.nbytes for view in views)
 
     def rows_of_ids(self, ids: Sequence[str]) -> Ints:
         """The row numbers of ids, which count as asked for; −1 for those that are not here."""
         rows = self._index.rows(ids)
-        self._used[rows[rows >= 0]] = self.tick + 1  # later than what was put at this tick
+        note_rows(self._used, rows, self.tick + 1)  # later than what was put at this tick
         return rows
 
     def rows_of_codes(self, codes: Ints) -> Ints:
@@ -102,15 +109,24 @@ class LiveTable:
             grown = np.full(2 * len(self.strings), UNASKED, np.int32)
             grown[: len(self._row_of_code)] = self._row_of_code
             self._row_of_code = grown
-        known = codes >= 0
-        rows = np.where(known, self._row_of_code[np.where(known, codes, 0)], -1).astype(np.int64)
-        if (rows == UNASKED).any():
-            fresh = np.unique(codes[rows == UNASKED])
+        rows = take_narrow(self._row_of_code, codes)
+        unasked = np.flatnonzero(rows == UNASKED)
+        if len(unasked):
+            fresh = np.unique(codes[unasked])
             texts = [self.strings.text(code) or "" for code in fresh.tolist()]
             self._row_of_code[fresh] = self._index.rows(texts)
-            return self.rows_of_codes(codes)
-        self._used[rows[rows >= 0]] = self.tick + 1  # later than what was put at this tick
+            rows = take_narrow(self._row_of_code, codes)
+        note_rows(self._used, rows, self.tick + 1)  # later than what was put at this tick
         return rows
+
+    def codes_of_rows(self, rows: Ints, ids: Sequence[str]) -> Ints:
+        """The codes of ids that have these rows, −1 where they have none."""
+        codes = take_narrow(self._code_of_row, rows)
+        for place in np.flatnonzero(codes < 0).tolist():
+            codes[place] = code = self.strings.code(ids[place])
+            if rows[place] >= 0:
+                self._code_of_row[rows[place]] = code
+        return codes
 
     def id_of(self, row: int) -> str | None:
         """The id of a row, None when it is free."""
@@ -151,8 +167,7 @@ class LiveTable:
 
     def marked(self, rows: Ints) -> Ints:
         """[row]: generation, partition and offset of its marker; −1 where there is none."""
-        found: Ints = np.where((rows >= 0)[:, None], self._marker[rows], -1)
-        return found
+        return take_markers(self._marker, rows)
 
     def make_room(self, wanted: int) -> None:
         """Choose who makes way for so many rows; only the thread that writes calls it, and it
@@ -205,6 +220,7 @@ class LiveTable:
         """Let these take the place of the columns they were made of."""
         self.strings = strings
         self._row_of_code = np.full(1024, UNASKED, np.int32)
+        self._code_of_row[:] = UNASKED
         for name, of_view in columns.items():
             view = self._tables[name]
             assert isinstance(view, LatestTable)
@@ -238,6 +254,8 @@ class LiveTable:
             more = max(self._count, 2 * have) - have
             self._used = np.concatenate([self._used, np.zeros(more, np.int32)])
             self._put_at = np.concatenate([self._put_at, np.zeros(more, np.int32)])
+            unasked = np.full(more, UNASKED, np.int32)
+            self._code_of_row = np.concatenate([self._code_of_row, unasked])
             self._marker = np.concatenate([self._marker, np.full((more, 3), -1, np.int64)])
 
     def _load(self, rows: Ints, hashes: Sequence[Hash]) -> None:
@@ -249,6 +267,7 @@ class LiveTable:
 
     def _remove(self, row: int) -> None:
         self._found(self._index.text(row), -1)
+        self._code_of_row[row] = UNASKED
         self._index.remove(row)
         self._free.append(row)
 

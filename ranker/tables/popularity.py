@@ -3,15 +3,16 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.activity import ActivityTable
 from features.as_of import Tables
 from features.as_of_kernels import Floats, window_sums
-from features.candidates import ITEM_KEY
-from features.layout import Ints
+from features.candidates import ITEM_KEY, CandidateJoin
+from features.layout import NEVER, Ints
 from features.sparse_counts import SparseActivity
 from features.spec import Metric
 from ranker.tables.repeating import Repeating
@@ -20,18 +21,30 @@ HOUR_MS = 3_600_000
 INLINE_MAX: Final = 20_000
 """Rows that a request looks at by itself."""
 ROWS_PER_TURN: Final = 5_000
+IDS_PER_TURN: Final = 500
 STANDING_MAX: Final = 10_000
 RENEW_S: Final = 1.0
 SHARE: Final = 20
 """A renewal is at most one twentieth of the time of a core."""
 
 
+class Standing(NamedTuple):
+    """The most popular items as of some instant, best first; none that ended."""
+
+    ids: list[str]
+    clicks: list[float]
+
+
 class Popularity:
     """Clicks of an item over the last 24 hours as of `now`, from the item table's own counters."""
 
-    def __init__(self, tables: Tables, action: str = "click") -> None:
+    def __init__(
+        self, tables: Tables, join: CandidateJoin | None = None, action: str = "click"
+    ) -> None:
+        """`join` tells which items ended; without it none did."""
         self._items = tables[ITEM_KEY]
-        self._standing: list[str] | None = None
+        self._join = join
+        self._standing: Standing | None = None
         self._table: ActivityTable | SparseActivity | None = None
         for table in self._items.tables.values():
             metric = Metric(action=action)
@@ -57,14 +70,19 @@ class Popularity:
             now,
         )
 
+    @property
+    def large(self) -> bool:
+        """Whether the table is too large to look at in a request."""
+        return len(self._items) > INLINE_MAX
+
     def top(self, now: int, count: int) -> Ints:
         """The rows of the most popular items, best first; ties by row.
 
-        Of a table too large to look at in a request: as of the last `renew`.
+        Of a large table: as of the last `renew`.
         """
         standing = self._standing
-        if len(self._items) > INLINE_MAX and standing is not None:
-            rows = self._items.rows_of_ids(standing[:count])
+        if self.large and standing is not None:
+            rows = self._items.rows_of_ids(standing.ids[:count])
             return rows[rows >= 0]
         rows = np.arange(len(self._items), dtype=np.int64)
         counts = self.counts(rows, now)
@@ -74,26 +92,44 @@ class Popularity:
         found: Ints = rows[order]
         return found
 
-    def renew(self, now: int, turn: AbstractContextManager[object]) -> None:
+    def standing(self, now: int, turn: AbstractContextManager[object]) -> Standing:
+        """The most popular items of all: of a large table as of the last `renew`, of another as of
+        `now`."""
+        if self._standing is None or not self.large:
+            return self.renew(now, turn)
+        return self._standing
+
+    def renew(self, now: int, turn: AbstractContextManager[object]) -> Standing:
         """Find the most popular items of all, some thousand in each turn."""
         rows, counts = np.zeros(0, np.int64), np.zeros(0)
-        start = 0
-        while start < len(self._items):
+        for start in range(0, len(self._items), ROWS_PER_TURN):
             with turn:
-                stop = min(start + ROWS_PER_TURN, len(self._items))
-                part = np.arange(start, stop, dtype=np.int64)
-                rows = np.concatenate([rows, part])
+                part = np.arange(start, min(start + ROWS_PER_TURN, len(self._items)))
+                part = part[self._may_be_shown(part)]
                 counts = np.concatenate([counts, self.counts(part, now)])
+            rows = np.concatenate([rows, part])
             best = np.argsort(-counts, kind="stable")[:STANDING_MAX]
             rows, counts = rows[best], counts[best]
-            start = stop
-        with turn:
-            ids = [self._items.id_of(row) for row in rows.tolist()]
-            self._standing = [item for item in ids if item is not None]
+        ids: list[str | None] = []
+        for start in range(0, len(rows), IDS_PER_TURN):
+            with turn:
+                ids += map(self._items.id_of, rows[start : start + IDS_PER_TURN].tolist())
+        told = [(item, n) for item, n in zip(ids, counts.tolist(), strict=True) if item is not None]
+        self._standing = Standing([item for item, _ in told], [clicks for _, clicks in told])
+        return self._standing
+
+    def _may_be_shown(self, rows: Ints) -> NDArray[np.bool_]:
+        """[row]: whether it holds anything, and did not end."""
+        found = np.zeros(len(rows), np.bool_)
+        for view in self._items.tables.values():
+            found |= view.newest[rows] != NEVER
+        if self._join is not None:
+            found &= self._join.numbers("ended", rows) != 1.0
+        return found
 
 
 class Renewal:
-    """A thread that keeps the popularity of a large table standing."""
+    """A thread that keeps the popularity of a large table standing; of another it need not."""
 
     def __init__(
         self,
@@ -113,6 +149,7 @@ class Renewal:
         self._thread.stop()
 
     def _renew(self) -> float:
-        began = time.monotonic()
-        self._popularity().renew(self._clock_ms(), self._lock)
+        popularity, began = self._popularity(), time.monotonic()
+        if popularity.large:
+            popularity.renew(self._clock_ms(), self._lock)
         return max(RENEW_S, SHARE * (time.monotonic() - began))

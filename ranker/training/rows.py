@@ -84,7 +84,6 @@ class RowMaker:
         users = self._tables[USER_KEY]
         moment = self._join.moment(
             now,
-            users,
             int(users.rows_of_ids([user_id])[0]),
             items,
             self._tables[ITEM_KEY].rows_of_ids(items),

@@ -138,7 +138,7 @@ def _requests(plan: Plan, live: LiveTables, count: int) -> Figures:
         began = time.perf_counter()
         with live.lock:
             rows = live.tables["item_id"].rows_of_ids(ids)
-            moment = join.moment(1_652_000_000_000, users, -1, ids, rows, "1")
+            moment = join.moment(1_652_000_000_000, -1, ids, rows, "1")
             reader.matrix(moment, users)
         took_ms.append(1000 * (time.perf_counter() - began))
     return {"features_p50_ms": _at(took_ms[20:], 50), "features_p99_ms": _at(took_ms[20:], 99)}

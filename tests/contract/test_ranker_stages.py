@@ -73,7 +73,7 @@ def asked(serving: Serving, user: str = "mia") -> Query:
 def candidates(serving: Serving, query: Query, items: list[str]) -> Candidates:
     assert query.user is not None
     rows = serving.reading.tables[ITEM_KEY].rows_of_ids(items)
-    moment = serving.reading.join.moment(NOW, query.user.table, query.user.row, items, rows, "home")
+    moment = serving.reading.join.moment(NOW, query.user.row, items, rows, "home")
     return Candidates(items, rows, moment, serving.reading)
 
 

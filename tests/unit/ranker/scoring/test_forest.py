@@ -320,6 +320,7 @@ def test_kinds_of_model_that_are_not_a_sum_of_leaves_are_refused(
         ("left_child=", "left_child=0 ", "tree 0 of the model text: left_child has"),
         ("split_feature=", "split_feature=99 ", "tree 0 of the model text: split_feature has"),
         ("leaf_value=", "no_leaf_value=", "tree 0 of the model text: 'leaf_value'"),
+        ("num_leaves=", "num_leaves=9999", "tree 0 .*num_leaves of at most 65536"),
         ("max_feature_idx=4", "max_feature_idx=3", "do not agree"),
         ("num_tree_per_iteration=1", "num_tree_per_iteration=0", "is '0'"),
         ("num_tree_per_iteration=1", "num_tree_per_iteration=4", "6 trees, not as many of each"),

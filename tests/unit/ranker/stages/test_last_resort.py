@@ -8,7 +8,8 @@ import pytest
 from features.errors import Unavailable
 from features.events import Event, ItemEvent
 from ranker.rules import Rules, SurfaceRules
-from ranker.stages.last_resort import ROWS_PER_LOOK, About, Popular, look
+from ranker.stages.last_resort import About, Popular, look
+from ranker.tables.popularity import ROWS_PER_TURN
 from ranker.tables.turns import TurnLock
 from tests.browsing import engagement
 from tests.serving import Serving, folded
@@ -26,7 +27,7 @@ def test_a_look_finds_the_most_clicked_items_but_none_that_ended(serving: Servin
 
 
 def test_a_look_at_many_rows_is_made_in_parts() -> None:
-    count = ROWS_PER_LOOK + 500
+    count = ROWS_PER_TURN + 500
     events: list[Event] = [
         ItemEvent(event_id=f"e{n}", event_time=1_000, item_id=f"i{n}", ended=n in (5, count - 1))
         for n in range(count)
@@ -34,6 +35,19 @@ def test_a_look_at_many_rows_is_made_in_parts() -> None:
     events += [engagement(f"c{n}", 9_000, 1, n, "click") for n in (3, 5, count - 2, count - 1)]
     reading = Serving(folded(events)).reading
     assert list(look(reading, TurnLock(), 9_500, 3).items) == ["i3", f"i{count - 2}", "i0"]
+
+
+def test_a_look_at_a_large_table_takes_what_its_last_renewal_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events = [engagement(f"c{n}", 9_000, 1, n % 7, "click") for n in range(50)]
+    reading = Serving(folded(events)).reading
+    monkeypatch.setattr("ranker.tables.popularity.INLINE_MAX", 5)
+    now, years_later = 9_500, 999_999_999_999
+    standing = reading.popularity.renew(now, TurnLock())
+    assert list(look(reading, TurnLock(), years_later, 3).items) == standing.ids[:3]
+    monkeypatch.undo()
+    assert {one.clicks for one in look(reading, TurnLock(), years_later, 3).items.values()} == {0.0}
 
 
 def test_a_look_keeps_the_numbers_that_surfaces_require(serving: Serving) -> None:
