@@ -10,6 +10,7 @@ from features.declare import (
     feature_service,
     hour_of_day,
     mean,
+    near_rate,
     rate,
     recency,
     similarity,
@@ -89,6 +90,9 @@ user_rates = as_of_view(
     "user_rates",
     [user_activity],
     [
+        count("views_sum_all", "view"),
+        count("long_views_sum_all", "long_view"),
+        count("impressions_sum_all", "impression"),
         count("impressions_sum_1h", "impression", "1h"),
         count("impressions_sum_24h", "impression", "24h"),
         rate("ctr_all", "click", "impression", "all", (4.4, 10.0)),
@@ -101,6 +105,17 @@ user_rates = as_of_view(
         recency("idle_s"),
     ],
     "How a user reacts, whatever the item.",
+)
+watched = ("recent", ["long_view"]), ("shown", SEEN)
+user_item_nearness = as_of_view(
+    "user_item_nearness",
+    [user_activity, item_profile, item_embedding],
+    [
+        near_rate("near_long_view_rate", *watched, 1, 64, (0.3, 1.0)),
+        near_rate("nearer_long_view_rate", *watched, 3, 64, (0.3, 1.0)),
+        near_rate("nearest_long_view_rate", *watched, 8, 64, (0.3, 1.0)),
+    ],
+    "How often a user watched items like this one for long.",
 )
 user_item = as_of_view(
     "user_item",
@@ -159,6 +174,7 @@ home_feed = feature_service(
         surface_rates,
         user_rates,
         user_item,
+        user_item_nearness,
         item_facts,
         user_facts,
         request_facts,

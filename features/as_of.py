@@ -36,7 +36,9 @@ from features.list_kernels import (
     ListProgram,
     gather_vectors,
     newest_items,
+    oldest_of_newest,
     read_lists,
+    read_nearness,
     read_similarity,
 )
 from features.sparse_counts import SparseActivity
@@ -44,11 +46,13 @@ from features.spec import (
     AffinityFeature,
     AgeFeature,
     CodeFeature,
+    Compared,
     ContextFeature,
     CountFeature,
     DecayedFeature,
     Feature,
     Metric,
+    NearRateFeature,
     Plan,
     RateFeature,
     RecencyFeature,
@@ -57,6 +61,7 @@ from features.spec import (
     TrendFeature,
     ValueFeature,
     Window,
+    lists_read,
     summed,
 )
 from features.standing import StandingReads
@@ -97,7 +102,7 @@ class Reader:
         self._views = {view.name: view for view in plan.views}
         self._counts: dict[str, tuple[Run, CountProgram]] = {}
         self._lists: dict[str, tuple[Run, ListProgram]] = {}
-        self._others: list[tuple[int, ValueLike | ContextFeature | SimilarityFeature]] = []
+        self._others: list[tuple[int, ValueLike | ContextFeature | Compared]] = []
         counts: dict[str, list[tuple[int, CountLike]]] = {}
         lists: dict[str, list[tuple[int, ListLike]]] = {}
         for place, (_, feature) in enumerate(named):
@@ -122,10 +127,14 @@ class Reader:
                 _run([place for place, _ in listed]),
                 _list_program(self._activity(view).sequences, plan.actions, [f for _, f in listed]),
             )
+        asked = {
+            actions
+            for _, f in self._others
+            if isinstance(f, Compared)
+            for _, actions in lists_read(f)
+        }
         self._masks = {
-            place: np.array([a in feature.actions for a in plan.actions], np.bool_)
-            for place, feature in self._others
-            if isinstance(feature, SimilarityFeature)
+            actions: np.array([a in actions for a in plan.actions], np.bool_) for actions in asked
         }
         self._embeddings = {view: field.name for view, field in plan.embeddings.items()}
         self._default = next(iter(self._embeddings), "")
@@ -152,9 +161,9 @@ class Reader:
             part = np.empty((count, len(lists.op)))
             read_lists(listing.arrays, lists, user, moment.now, moment.keys, part)
             out[:, places] = part
-        similarities: list[tuple[int, SimilarityFeature]] = []
+        similarities: list[tuple[int, Compared]] = []
         for place, feature in self._others:
-            if isinstance(feature, SimilarityFeature):
+            if isinstance(feature, Compared):
                 similarities.append((place, feature))
             elif isinstance(feature, ContextFeature):
                 out[:, place] = _context(feature, moment)
@@ -167,16 +176,9 @@ class Reader:
     def compared(self, moment: Moment, users: EntityTable | None = None) -> Ints:
         """Codes of the items, other than the candidates, whose embeddings the features read."""
         found = []
-        for place, feature in self._others:
-            if not isinstance(feature, SimilarityFeature):
-                continue
-            activity = self._activity(feature.view, users)
-            user = int(moment.rows[activity.view.entity.join_key][0])
-            if user >= 0:
-                s, mask = activity.sequences.index(feature.sequence), self._masks[place]
-                found.append(
-                    newest_items(activity.arrays, user, s, mask, moment.now, feature.newest)
-                )
+        for _, feature in self._others:
+            if isinstance(feature, Compared):
+                found += self._listed(feature, moment, users)
         return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
     def _table(self, view: str, users: EntityTable | None) -> ReadTable:
@@ -214,12 +216,12 @@ class Reader:
 
     def _similarities(
         self,
-        features: Sequence[tuple[int, SimilarityFeature]],
+        features: Sequence[tuple[int, Compared]],
         moment: Moment,
         users: EntityTable | None,
         out: Floats,
     ) -> None:
-        """Similarity features: vectors of the user's listed items against the candidates'."""
+        """Features that compare embeddings: the user's listed items' against the candidates'."""
         out[:, [place for place, _ in features]] = np.nan
         for view, name in self._embeddings.items():
             chosen = [(p, f) for p, f in features if (f.embedding or self._default) == view]
@@ -229,7 +231,7 @@ class Reader:
 
     def _similar(
         self,
-        features: Sequence[tuple[int, SimilarityFeature]],
+        features: Sequence[tuple[int, Compared]],
         table: LatestTable,
         vectors: NDArray[np.float32] | NDArray[np.float16],
         moment: Moment,
@@ -241,22 +243,31 @@ class Reader:
         rows = moment.rows[table.view.entity.join_key]
         candidates = np.empty((vectors.shape[1], len(rows)), np.float32)
         known = _gather(vectors, rows, candidates)
-        part = np.empty((2, len(rows)))
         for same in _alike(features):
-            feature = same[0][1]
-            activity = self._activity(feature.view, users)
-            user = int(moment.rows[activity.view.entity.join_key][0])
-            if user < 0:
-                continue
-            s, mask = activity.sequences.index(feature.sequence), self._masks[same[0][0]]
-            chosen = newest_items(activity.arrays, user, s, mask, moment.now, feature.newest)
-            recent = items.rows_of_codes(chosen)
-            listed = np.empty((vectors.shape[1], len(recent)), np.float32)
-            listed = listed[:, _gather(vectors, recent, listed)]
-            read_similarity(np.ascontiguousarray(listed.T), candidates, part)
-            part[:, ~known] = np.nan
-            for place, one in same:
-                out[:, place] = part[0 if one.reduce == "max" else 1]
+            listed = []
+            for codes in self._listed(same[0][1], moment, users):
+                recent = items.rows_of_codes(codes)
+                found = np.empty((vectors.shape[1], len(recent)), np.float32)
+                found = found[:, _gather(vectors, recent, found)]
+                listed.append(np.ascontiguousarray(found.T))
+            _compare(same, listed, candidates, known, out)
+
+    def _listed(self, feature: Compared, moment: Moment, users: EntityTable | None) -> list[Ints]:
+        """Codes of the items that a feature compares, list by list; none for an unknown user."""
+        activity, now = self._activity(feature.view, users), moment.now
+        user = int(moment.rows[activity.view.entity.join_key][0])
+        lists = [
+            (activity.sequences.index(name), self._masks[actions])
+            for name, actions in lists_read(feature)
+        ]
+        if user < 0:
+            return [np.zeros(0, np.int64) for _ in lists]
+        # The last list says how far back the others go.
+        since = oldest_of_newest(activity.arrays, user, *lists[-1], now, feature.newest)
+        return [
+            newest_items(activity.arrays, user, s, mask, now, feature.newest, since)
+            for s, mask in lists
+        ]
 
 
 def _gather(
@@ -271,13 +282,39 @@ def _gather(
 
 
 def _alike(
-    features: Sequence[tuple[int, SimilarityFeature]],
-) -> Iterable[list[tuple[int, SimilarityFeature]]]:
-    """Features with their places, those together that make one product of vectors."""
-    found: dict[Any, list[tuple[int, SimilarityFeature]]] = {}
+    features: Sequence[tuple[int, Compared]],
+) -> Iterable[list[tuple[int, Compared]]]:
+    """Features with their places, those together that make the same products of vectors."""
+    found: dict[Any, list[tuple[int, Compared]]] = {}
     for place, f in features:
-        found.setdefault((f.view, f.sequence, f.actions, f.newest), []).append((place, f))
+        found.setdefault((f.kind, f.view, *lists_read(f), f.newest), []).append((place, f))
     return found.values()
+
+
+def _compare(
+    features: Sequence[tuple[int, Compared]],
+    listed: Sequence[Vectors],
+    candidates: Vectors,
+    known: NDArray[np.bool_],
+    out: Floats,
+) -> None:
+    """Features of one kind over the same lists: vectors [entry, dimension] of each, against those
+    of the candidates [dimension, candidate], of which some are `known`."""
+    rated = [(place, f) for place, f in features if isinstance(f, NearRateFeature)]
+    if rated:
+        powers = np.array([f.power for _, f in rated], np.int64)
+        sums = np.empty((2, len(powers), candidates.shape[1]))
+        for vectors, part in zip(listed, sums, strict=True):
+            read_nearness(vectors, candidates, powers, part)
+        for (place, f), of, per in zip(rated, *sums, strict=True):
+            out[:, place] = (of + f.prior_of) / (per + f.prior_per)
+        return
+    similar = np.empty((2, candidates.shape[1]))
+    read_similarity(listed[0], candidates, similar)
+    similar[:, ~known] = np.nan
+    for place, feature in features:
+        if isinstance(feature, SimilarityFeature):
+            out[:, place] = similar[0 if feature.reduce == "max" else 1]
 
 
 def _run(places: list[int]) -> Run:

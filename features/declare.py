@@ -46,6 +46,7 @@ from features.reads import (
     decayed,
     hour_of_day,
     mean,
+    near_rate,
     placed,
     rate,
     recency,
@@ -60,10 +61,10 @@ from features.spec import (
     SEQUENCE_COLUMNS,
     ActivityView,
     AsOfView,
+    Compared,
     EntitySpec,
     Feature,
     LatestView,
-    SimilarityFeature,
     StoredView,
     embeddings_of,
 )
@@ -106,6 +107,7 @@ __all__ = [
     "last_seen",
     "latest_view",
     "mean",
+    "near_rate",
     "newest",
     "now",
     "rate",
@@ -152,7 +154,8 @@ recent_vectors = RequestSource(
         FeastField(
             name="recent_vectors",
             dtype=Array(Float64),
-            description="embeddings of the user's listed items, end to end, oldest first",
+            description="embeddings of the user's listed items, end to end, oldest first; list "
+            "after list, as the view's features name them",
         )
     ],
 )
@@ -376,7 +379,7 @@ def as_of_view(
     default = sources[0].name if sources else ""
     views = _compiled(sources)
     read = [_compared(placed(feature, default, views), views) for feature in features]
-    if len({f.embedding for f in read if isinstance(f, SimilarityFeature)}) > 1:
+    if len({f.embedding for f in read if isinstance(f, Compared)}) > 1:
         raise ValueError(
             f"as-of view {name!r} compares embeddings of two views, and a Feast client can send "
             "those of one: declare an as-of view for each"
@@ -393,7 +396,7 @@ def as_of_view(
     inputs: list[FeatureView | RequestSource] = [*sources, now]
     if any(f.kind == "context" for f in read):
         inputs.append(context)
-    if any(f.kind == "similarity" for f in read):
+    if any(isinstance(f, Compared) for f in read):
         inputs.append(recent_vectors)
     return OnDemandFeatureView(
         name=name,
@@ -416,7 +419,7 @@ def feature_service(
 
 def _compared(feature: Feature, views: Mapping[str, StoredView]) -> Feature:
     """A similarity names the view whose embeddings it compares: a second one may be declared."""
-    if not isinstance(feature, SimilarityFeature) or feature.embedding:
+    if not isinstance(feature, Compared) or feature.embedding:
         return feature
     latest = tuple(view for view in views.values() if isinstance(view, LatestView))
     found = next(iter(embeddings_of(latest)), "")

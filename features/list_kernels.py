@@ -96,14 +96,35 @@ def _read_list(
 
 
 @kernel
-def newest_items(
+def oldest_of_newest(
     arrays: Arrays, user: int, s: int, actions: NDArray[np.bool_], now: int, newest: int
-) -> Ints:
-    """Codes of the items of a sequence's newest entries of some actions at times ≤ `now`, oldest
-    of them first."""
-    start, found = arrays.start[user, s], 0
+) -> int:
+    """The time of the oldest of those entries that `newest_items` takes; `now` + 1 without any."""
+    start, found, oldest = arrays.start[user, s], 0, now + 1
     at = start + arrays.length[user, s]
     while at > start and found < newest:
+        at -= 1
+        if arrays.arena[at, TIME] <= now and actions[arrays.arena[at, ACTION]]:
+            found += 1
+            oldest = arrays.arena[at, TIME]
+    return int(oldest)
+
+
+@kernel
+def newest_items(
+    arrays: Arrays,
+    user: int,
+    s: int,
+    actions: NDArray[np.bool_],
+    now: int,
+    newest: int,
+    since: int,
+) -> Ints:
+    """Codes of the items of a sequence's newest entries of some actions at times from `since` to
+    `now`, oldest of them first."""
+    start, found = arrays.start[user, s], 0
+    at = start + arrays.length[user, s]
+    while at > start and found < newest and arrays.arena[at - 1, TIME] >= since:
         at -= 1
         if arrays.arena[at, TIME] <= now and actions[arrays.arena[at, ACTION]]:
             found += 1
@@ -133,6 +154,23 @@ def gather_vectors(vectors: Vectors, rows: Ints, out: Vectors) -> NDArray[np.boo
 
 
 @kernel
+def dot_products(candidates: Vectors, vector: Vectors, product: Vectors) -> None:
+    """product[candidate] with one vector, in single precision, component after component."""
+    product[:] = np.float32(0.0)
+    # Four at a time, one added after the other as if alone: a sum is fetched and put once.
+    fours = candidates.shape[0] // 4 * 4
+    for d in range(0, fours, 4):
+        a, b, c, e = candidates[d], candidates[d + 1], candidates[d + 2], candidates[d + 3]
+        of_a, of_b, of_c, of_e = vector[d], vector[d + 1], vector[d + 2], vector[d + 3]
+        for i in range(len(product)):
+            product[i] = (((product[i] + a[i] * of_a) + b[i] * of_b) + c[i] * of_c) + e[i] * of_e
+    for d in range(fours, candidates.shape[0]):
+        weight = vector[d]
+        for i in range(len(product)):
+            product[i] += candidates[d, i] * weight
+
+
+@kernel
 def read_similarity(recent: Vectors, candidates: Vectors, out: Floats) -> None:
     """out[0, candidate]: the max of its dot products with recent vectors; out[1, candidate]: their
     mean. No recent vector gives NaN.
@@ -144,25 +182,7 @@ def read_similarity(recent: Vectors, candidates: Vectors, out: Floats) -> None:
     product = np.empty(count, np.float32)
     out[:] = np.nan
     for j in range(len(recent)):
-        product[:] = np.float32(0.0)
-        # Four at a time, one added after the other as if alone: a sum is fetched and put once.
-        fours = candidates.shape[0] // 4 * 4
-        for d in range(0, fours, 4):
-            a, b, c, e = candidates[d], candidates[d + 1], candidates[d + 2], candidates[d + 3]
-            of_a, of_b, of_c, of_e = (
-                recent[j, d],
-                recent[j, d + 1],
-                recent[j, d + 2],
-                recent[j, d + 3],
-            )
-            for i in range(count):
-                product[i] = (((product[i] + a[i] * of_a) + b[i] * of_b) + c[i] * of_c) + e[
-                    i
-                ] * of_e
-        for d in range(fours, candidates.shape[0]):
-            weight = recent[j, d]
-            for i in range(count):
-                product[i] += candidates[d, i] * weight
+        dot_products(candidates, recent[j], product)
         if j == 0:
             for i in range(count):
                 out[0, i] = out[1, i] = product[i]
@@ -173,3 +193,34 @@ def read_similarity(recent: Vectors, candidates: Vectors, out: Floats) -> None:
                     out[0, i] = product[i]
     for i in range(count):
         out[1, i] /= len(recent)
+
+
+@kernel
+def read_nearness(recent: Vectors, candidates: Vectors, powers: Ints, out: Floats) -> None:
+    """out[p, candidate]: Σ over recent vectors of its cosine with them, none below 0, to powers[p].
+
+    `candidates` is [dimension, candidate] as for similarity; the length of a vector is summed in
+    single precision as well, and a cosine is made of the product in double.
+    """
+    count = candidates.shape[1]
+    product = np.empty(count, np.float32)
+    squares = np.zeros(count, np.float32)
+    for d in range(candidates.shape[0]):
+        for i in range(count):
+            squares[i] += candidates[d, i] * candidates[d, i]
+    lengths = np.sqrt(squares.astype(np.float64))
+    out[:] = 0.0
+    for j in range(len(recent)):
+        dot_products(candidates, recent[j], product)
+        square = np.float32(0.0)
+        for d in range(candidates.shape[0]):
+            square += recent[j, d] * recent[j, d]
+        length = np.sqrt(np.float64(square))
+        for i in range(count):
+            if product[i] > np.float32(0.0) and length * lengths[i] > 0.0:
+                cosine = np.float64(product[i]) / (length * lengths[i])
+                for p in range(len(powers)):
+                    near = 1.0
+                    for _ in range(powers[p]):
+                        near *= cosine
+                    out[p, i] += near

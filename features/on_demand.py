@@ -17,7 +17,16 @@ from features.codec import (
 )
 from features.entities import EntityTable, Hash
 from features.layout import COUNTS, COUNTS_FIELD, LISTS, LISTS_FIELD, stored_fields
-from features.spec import ActivityView, AsOfView, LatestView, Plan, Spec
+from features.spec import (
+    ActivityView,
+    AsOfView,
+    Compared,
+    Feature,
+    LatestView,
+    Plan,
+    Spec,
+    lists_read,
+)
 from features.strings import Strings
 from features.unpack import newest_time, unpack_lists
 
@@ -158,14 +167,24 @@ def _keys(plan: Plan, inputs: Inputs, strings: Strings, i: int) -> Any:
     )
 
 
+def compared_lists(features: Sequence[Feature]) -> list[str]:
+    """The lists whose items some features compare, in the order in which they name them."""
+    return list(
+        dict.fromkeys(
+            name for f in features if isinstance(f, Compared) for name, _ in lists_read(f)
+        )
+    )
+
+
 def _add_recent_items(plan: Plan, tables: dict[str, EntityTable], inputs: Inputs, i: int) -> None:
-    """Rows for the items in the user's list, with the embeddings the caller sent."""
+    """Rows for the items in the user's lists, with the embeddings the caller sent."""
     vectors = inputs.get("recent_vectors")
-    similar = next((f for f in plan.as_of[0].features if f.kind == "similarity"), None)
-    if similar is None or vectors is None or vectors[i] is None:
+    compared = [f for f in plan.as_of[0].features if isinstance(f, Compared)]
+    if not compared or vectors is None or vectors[i] is None:
         return
-    listed = unpack_lists(_pack(inputs, similar.view, LISTS_FIELD, i), [similar.sequence])
-    ids = [entry.item or "" for entry in listed.get(similar.sequence, ())]
+    similar, names = compared[0], compared_lists(compared)
+    listed = unpack_lists(_pack(inputs, similar.view, LISTS_FIELD, i), names)
+    ids = [entry.item or "" for name in names for entry in listed.get(name, ())]
     if not ids or len(vectors[i]) % len(ids):
         return
     wanted = similar.embedding or next(iter(plan.embeddings))

@@ -11,12 +11,14 @@ from features.spec import (
     AffinityFeature,
     AgeFeature,
     CodeFeature,
+    Compared,
     ContextFeature,
     CountFeature,
     DecayedFeature,
     Feature,
     LatestView,
     Metric,
+    NearRateFeature,
     PlainView,
     Plan,
     RateFeature,
@@ -29,10 +31,11 @@ from features.spec import (
     TrendFeature,
     ValueFeature,
     Window,
+    lists_read,
 )
 from features.tags import action_name
 
-ListFeature = AffinityFeature | SinceFeature | SimilarityFeature
+ListFeature = AffinityFeature | SinceFeature | SimilarityFeature | NearRateFeature
 FieldFeature = ValueFeature | CodeFeature | AgeFeature
 
 
@@ -52,7 +55,7 @@ def check_plan(plan: Plan) -> None:
             source = stored.get(feature.view)
             if source is None:
                 raise Refused(f"{where} reads view {feature.view!r}, which is not in the registry")
-            compared = feature.embedding if isinstance(feature, SimilarityFeature) else ""
+            compared = feature.embedding if isinstance(feature, Compared) else ""
             if compared and compared not in plan.embeddings:
                 raise Refused(
                     f"{where} compares the embeddings of {compared!r}, and the registry has "
@@ -94,7 +97,7 @@ def _check_ids(where: str, names: Iterable[str]) -> None:
 
 def bad_number(feature: Feature) -> str | None:
     """What is wrong with a feature's own numbers: what it divides by, or counts with."""
-    if isinstance(feature, RateFeature):
+    if isinstance(feature, RateFeature | NearRateFeature):
         if not math.isfinite(feature.prior_of):
             return f"a prior of {feature.prior_of} is no number to add: give a finite one"
         if not (math.isfinite(feature.prior_per) and feature.prior_per > 0):
@@ -104,7 +107,7 @@ def bad_number(feature: Feature) -> str | None:
             )
     if isinstance(feature, ContextFeature) and not math.isfinite(feature.utc_offset_hours):
         return f"an offset of {feature.utc_offset_hours} hours is none"
-    for name in ("buckets", "newest", "half_life_ms"):
+    for name in ("buckets", "newest", "half_life_ms", "power"):
         if getattr(feature, name, 1) < 1:
             return f"{name} is {getattr(feature, name)}: at least 1"
     return None
@@ -179,20 +182,31 @@ def _missing_field(feature: FieldFeature, source: StoredView) -> str | None:
 
 
 def _missing_list(feature: ListFeature, source: ActivityView) -> str | None:
-    found = next((s for s in source.sequences if s.name == feature.sequence), None)
+    key = "item" if isinstance(feature, Compared) else feature.key
+    listed = [(feature.sequence, feature.actions)]
+    read = lists_read(feature) if isinstance(feature, Compared) else listed
+    lost = (_missing_entries(source, name, actions, key) for name, actions in read)
+    return next((what for what in lost if what is not None), None)
+
+
+def _missing_entries(
+    source: ActivityView, sequence: str, actions: tuple[str, ...], key: str
+) -> str | None:
+    """What a feature of some actions of a sequence, by a key, asks for that is not listed."""
+    found = next((s for s in source.sequences if s.name == sequence), None)
     if found is None:
-        return f"sequence {feature.sequence!r}"
-    lost = set(feature.actions) - set(found.actions)
+        return f"sequence {sequence!r}"
+    lost = set(actions) - set(found.actions)
     if lost:
         return f"action {min(lost)!r} in sequence {found.name!r}"
-    missing = [column for column in _columns(feature, found) if column not in found.columns]
+    missing = [column for column in _columns(actions, key, found) if column not in found.columns]
     return f"column {missing[0]!r} in sequence {found.name!r}" if missing else None
 
 
-def _columns(feature: ListFeature, sequence: SequenceSpec) -> Iterator[str]:
-    """The columns of a sequence that a feature needs."""
-    yield "item" if isinstance(feature, SimilarityFeature) else feature.key
-    if set(feature.actions) != set(sequence.actions):
+def _columns(actions: tuple[str, ...], key: str, sequence: SequenceSpec) -> Iterator[str]:
+    """The columns of a sequence that are needed."""
+    yield key
+    if set(actions) != set(sequence.actions):
         yield "action"
 
 

@@ -24,6 +24,7 @@ from features.spec import (
     DecayedFeature,
     Feature,
     Metric,
+    NearRateFeature,
     RateFeature,
     RecencyFeature,
     RingSpec,
@@ -173,6 +174,41 @@ def similarity(
             actions=tuple(map(action_name, actions)),
             reduce=reduce,
             newest=newest,
+            embedding=embedding,
+        )
+    )
+
+
+def near_rate(
+    name: str,
+    of: tuple[str, Sequence[str]],
+    per: tuple[str, Sequence[str]],
+    power: int = 1,
+    newest: int = 32,
+    prior: tuple[float, float] = (1.0, 10.0),
+    embedding: str = "",
+) -> Feature:
+    """(Σ k over the events `of` + prior[0]) / (Σ k over the events `per` + prior[1]), where k is
+    max(0, cos(e(candidate), e(item)))^power: how often the user did it with items like this one.
+
+    Either side is a list and actions of it, at t ≤ now: `per` counts its newest so many, `of` those
+    since the oldest of them, the newest so many as well. Items without an embedding count nothing;
+    prior[0]/prior[1] when nothing is known. The prior is checked like a rate's. A greater power
+    asks for nearer items (Sarwar et al., WWW 2001: item-based collaborative filtering).
+    """
+    (sequence, actions), (per_sequence, per_actions) = of, per
+    return _checked(
+        NearRateFeature(
+            name=name,
+            view="",
+            sequence=sequence,
+            actions=tuple(map(action_name, actions)),
+            per_sequence=per_sequence,
+            per_actions=tuple(map(action_name, per_actions)),
+            power=power,
+            newest=newest,
+            prior_of=prior[0],
+            prior_per=prior[1],
             embedding=embedding,
         )
     )

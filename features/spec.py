@@ -290,6 +290,27 @@ class SimilarityFeature(_Feature):
     """The view that keeps the embeddings; empty: the first one of the plan that keeps any."""
 
 
+class NearRateFeature(_Feature):
+    """(Σ nearness of listed events + prior_of) / (the same of other listed events + prior_per).
+
+    The nearness of an event is the cosine between the embeddings of the candidate and of its item,
+    none below 0, to a power.
+    """
+
+    kind: Literal["near_rate"] = "near_rate"
+    sequence: str
+    actions: tuple[str, ...]
+    per_sequence: str
+    per_actions: tuple[str, ...]
+    power: int
+    newest: int
+    """How many events of `per` count at most; of the others, those since the oldest of them."""
+    prior_of: float
+    prior_per: float
+    embedding: str = ""
+    """As a similarity's."""
+
+
 class ValueFeature(_Feature):
     """A stored number as it is."""
 
@@ -330,12 +351,26 @@ Feature = Annotated[
     | AffinityFeature
     | SinceFeature
     | SimilarityFeature
+    | NearRateFeature
     | ValueFeature
     | CodeFeature
     | AgeFeature
     | ContextFeature,
     Field(discriminator="kind"),
 ]
+
+
+Compared = SimilarityFeature | NearRateFeature
+"""Features that compare the embedding of the candidate with those of listed items."""
+
+
+def lists_read(feature: Compared) -> list[tuple[str, tuple[str, ...]]]:
+    """The sequences whose items a feature compares with the candidate, and which actions of each;
+    the last says how far back all go."""
+    found = [(feature.sequence, feature.actions)]
+    if isinstance(feature, NearRateFeature):
+        found.append((feature.per_sequence, feature.per_actions))
+    return found
 
 
 def summed(feature: Feature) -> tuple[Metric, ...]:

@@ -24,6 +24,7 @@ from features.spec import (
     LatestField,
     LatestView,
     Metric,
+    NearRateFeature,
     Plan,
     RateFeature,
     RecencyFeature,
@@ -40,7 +41,6 @@ from tests.facts import Fact, newest_entries
 NAN = float("nan")
 SUM_MAX = 2**53
 CATEGORIES = 8
-Listed = AffinityFeature | SinceFeature | SimilarityFeature
 
 
 class Happened(NamedTuple):
@@ -97,6 +97,8 @@ class Slow:
         assert isinstance(view, ActivityView)
         if isinstance(feature, SimilarityFeature):
             return self._similarity(feature, view, of)
+        if isinstance(feature, NearRateFeature):
+            return self._near_rate(feature, view, of)
         if isinstance(feature, AffinityFeature | SinceFeature):
             return self._listed(feature, view, of)
         return self._counted(
@@ -160,9 +162,11 @@ class Slow:
                 if amount := min(sum(_amounts(inside, metric)), SUM_MAX):
                     yield bucket, amount
 
-    def _entries(self, feature: Listed, view: ActivityView, user: str) -> list[Entry]:
-        """What the user's list holds at `now` that the feature counts, oldest first."""
-        sequence: SequenceSpec = next(s for s in view.sequences if s.name == feature.sequence)
+    def _entries(
+        self, view: ActivityView, user: str, name: str, actions: tuple[str, ...]
+    ) -> list[Entry]:
+        """What the user's list holds at `now` of some actions, oldest first."""
+        sequence: SequenceSpec = next(s for s in view.sequences if s.name == name)
         facts = [
             Fact(h.time, h.action, h.item, h.author, h.category, h.value)
             for h in self._row(view, user)
@@ -170,7 +174,7 @@ class Slow:
         return [
             entry
             for entry in newest_entries(sequence, facts)
-            if (entry.action or sequence.actions[0]) in feature.actions and entry.time <= self._now
+            if (entry.action or sequence.actions[0]) in actions and entry.time <= self._now
         ]
 
     def _listed(
@@ -179,7 +183,7 @@ class Slow:
         key = of.key({"item": "item_id", "author": "author_id"}.get(feature.key, feature.key))
         same = [
             h
-            for h in self._entries(feature, view, of.user)
+            for h in self._entries(view, of.user, feature.sequence, feature.actions)
             if key is not None and getattr(h, feature.key) == key
         ]
         if isinstance(feature, SinceFeature):
@@ -192,17 +196,34 @@ class Slow:
     def _similarity(self, feature: SimilarityFeature, view: ActivityView, of: Candidate) -> float:
         """In single precision, component after component."""
         mine = self._vector(of.item)
-        chosen = self._entries(feature, view, of.user)[-feature.newest :]
+        listed = self._entries(view, of.user, feature.sequence, feature.actions)
+        chosen = listed[-feature.newest :]
         recent = [v for h in chosen if (v := self._vector(str(h.item))) is not None]
         if mine is None or not recent:
             return NAN
-        products = []
-        for vector in recent:
-            product = np.float32(0.0)
-            for a, b in zip(mine, vector, strict=True):
-                product = np.float32(product + a * b)
-            products.append(float(product))
+        products = [_product(mine, vector) for vector in recent]
         return max(products) if feature.reduce == "max" else sum(products) / len(products)
+
+    def _near_rate(self, feature: NearRateFeature, view: ActivityView, of: Candidate) -> float:
+        per = self._entries(view, of.user, feature.per_sequence, feature.per_actions)
+        per = per[-feature.newest :]
+        done = self._entries(view, of.user, feature.sequence, feature.actions)
+        done = [h for h in done if per and h.time >= per[0].time][-feature.newest :]
+        above, below = (
+            sum(self._nearness(of.item, str(h.item), feature.power) for h in listed)
+            for listed in (done, per)
+        )
+        return (above + feature.prior_of) / (below + feature.prior_per)
+
+    def _nearness(self, item: str, other: str, power: int) -> float:
+        mine, vector = self._vector(item), self._vector(other)
+        if mine is None or vector is None or _product(mine, vector) <= 0:
+            return 0.0
+        lengths = np.sqrt(_product(vector, vector)) * np.sqrt(_product(mine, mine))
+        near = 1.0
+        for _ in range(power):
+            near *= _product(mine, vector) / float(lengths)
+        return near
 
     def _vector(self, item: str) -> list[np.float32] | None:
         view, _ = self._embedding
@@ -241,6 +262,13 @@ class Slow:
         if of.surface is None:
             return NAN
         return float(mmh3.hash(of.surface, signed=False) % feature.buckets)
+
+
+def _product(mine: Sequence[np.float32], other: Sequence[np.float32]) -> float:
+    product = np.float32(0.0)
+    for a, b in zip(mine, other, strict=True):
+        product = np.float32(product + a * b)
+    return float(product)
 
 
 def _happened(events: Iterable[Event]) -> Iterable[Happened]:

@@ -41,15 +41,15 @@ def valkey(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def applied(folder: Path, redis_port: int) -> Iterator[Callable[[], Path]]:
-    """Stock `feast apply` on a copy of our feature repository, begun; the call waits for it.
+def applied(folder: Path, redis_port: int, declared: Path = REPO) -> Iterator[Callable[[], Path]]:
+    """Stock `feast apply` on a copy of a feature repository, begun; the call waits for it.
 
     The copy's own settings are in force while the `with` lasts.
     """
     repo = folder / "repo"
-    shutil.copytree(REPO, repo, ignore=shutil.ignore_patterns("*.db", "__pycache__"))
+    shutil.copytree(declared, repo, ignore=shutil.ignore_patterns("*.db", "__pycache__"))
     settings = repo / SETTINGS
-    write_settings(repo, settings, redis_port)
+    write_settings(REPO, settings, redis_port)
     name = "FEAST_FS_YAML_FILE_PATH"
     before = os.environ.get(name)
     os.environ[name] = str(settings)

@@ -24,6 +24,7 @@ from features.spec import (
     AffinityFeature,
     AgeFeature,
     CodeFeature,
+    Compared,
     ContextFeature,
     CountFeature,
     DecayedFeature,
@@ -34,12 +35,12 @@ from features.spec import (
     Plan,
     RateFeature,
     RecencyFeature,
-    SimilarityFeature,
     SinceFeature,
     StoredView,
     TrendFeature,
     ValueFeature,
     Window,
+    lists_read,
 )
 from tests.benchmarks.typed_rows import (
     list_field,
@@ -51,6 +52,7 @@ from tests.benchmarks.typed_rows import (
 from tests.facts import plain
 from tests.stock_feast import stock_store
 
+ListFeature = AffinityFeature | SinceFeature | Compared
 TYPED_PROJECT = "typed"
 FIELDS_PER_CANDIDATE = 40
 REQUEST_KEYS = (USER_KEY, "surface")
@@ -127,7 +129,7 @@ def fields_read(plan: Plan, service: str) -> dict[str, list[str]]:
             continue
         assert isinstance(view, ActivityView)
         fields |= dict.fromkeys(_fields_of(view, feature))
-        if isinstance(feature, SimilarityFeature | AffinityFeature | SinceFeature):
+        if isinstance(feature, ListFeature):
             for profile in plan.latest:
                 if profile.entity.join_key == ITEM_KEY:
                     wanted = ("embedding", "author_id", "categories")
@@ -149,11 +151,17 @@ def _fields_of(view: ActivityView, feature: Feature) -> list[str]:
     if isinstance(feature, RecencyFeature):
         name = view.first_seen if feature.of == "first" else view.last_seen
         return [name] if name else []
-    if isinstance(feature, SimilarityFeature | AffinityFeature | SinceFeature):
-        (sequence,) = (s for s in view.sequences if s.name == feature.sequence)
-        key = "item" if isinstance(feature, SimilarityFeature) else feature.key
-        columns = [c for c in ("action", key) if c in sequence.columns]
-        return [list_field(sequence, column) for column in ("time", *columns)]
+    if isinstance(feature, ListFeature):
+        listed = lists_read(feature) if isinstance(feature, Compared) else [(feature.sequence, ())]
+        names = [name for name, _ in listed]
+        key = "item" if isinstance(feature, Compared) else feature.key
+        return [
+            list_field(sequence, column)
+            for sequence in view.sequences
+            if sequence.name in names
+            for column in ("time", "action", key)
+            if column == "time" or column in sequence.columns
+        ]
     assert isinstance(feature, CountFeature | RateFeature | DecayedFeature | TrendFeature)
     pairs: list[tuple[Metric, Window | None]] = [(feature.metric, feature.window)]
     if isinstance(feature, RateFeature):

@@ -21,6 +21,7 @@ from features.spec import (
     CodeFeature,
     EntitySpec,
     Feature,
+    NearRateFeature,
     SimilarityFeature,
     SinceFeature,
     ValueFeature,
@@ -77,6 +78,17 @@ def _of_lists() -> Iterator[Feature]:
             yield SinceFeature(name=f"{stem}_{key}_s", key=key, **of)
         for reduce in ("max", "mean"):
             yield SimilarityFeature(name=f"{stem}_{reduce}", reduce=reduce, newest=3, **of)
+        for power, newest in ((1, 2), (3, 2), (1, 5)):
+            yield NearRateFeature(
+                name=f"{stem}_near_{power}_{newest}",
+                per_sequence="shown",
+                per_actions=("impression",),
+                power=power,
+                newest=newest,
+                prior_of=0.3,
+                prior_per=1.0,
+                **of,
+            )
 
 
 def _of_profiles() -> Iterator[Feature]:

@@ -14,7 +14,7 @@ from features.codec import decode_value
 from features.errors import BadInput
 from features.events import EngagementEvent, Event, ItemEvent
 from features.on_demand import Declared, Inputs, read
-from features.spec import AsOfView
+from features.spec import AsOfView, Compared
 from features.unpack import unpack_lists
 from tests.facts import values
 from tests.plans import PLAN, World
@@ -26,7 +26,7 @@ moments = st.one_of(st.integers(0, 1200), st.integers(10**12, 10**12 + 400))
 def _declared(view: AsOfView) -> str:
     """What the view's function carries: the view and the stored views it reads."""
     read_views = {feature.view for feature in view.features}
-    if any(feature.kind == "similarity" for feature in view.features):
+    if any(isinstance(feature, Compared) for feature in view.features):
         read_views |= {"item_profile", "item_embedding"}
     return Declared(
         activity=tuple(v for v in PLAN.activity if v.name in read_views),
@@ -57,8 +57,12 @@ def _inputs(world: World, now: int, user: str) -> Inputs:
     for item in ITEMS:
         cells = _cells(world, "user_id", user) | _cells(world, "item_id", item)
         cells |= {"now": now, "request_surface": "home", "user_id": user, "item_id": item}
-        listed = unpack_lists(cells["user_activity__lists"], ["recent"]).get("recent", [])
-        vectors = [_vector(world, entry.item or "") for entry in listed]
+        listed = unpack_lists(cells["user_activity__lists"], ["recent", "shown"])
+        vectors = [
+            _vector(world, entry.item or "")
+            for name in ("recent", "shown")
+            for entry in listed.get(name, [])
+        ]
         cells["recent_vectors"] = [x for vector in vectors for x in vector] or None
         rows.append(cells)
     return {name: [row[name] for row in rows] for name in rows[0]}

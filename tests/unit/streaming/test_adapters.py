@@ -234,6 +234,14 @@ def test_ranklens_films_older_than_the_epoch_have_no_date(ranklens_folder: Path)
     assert new.categories == ["comedy", "romance"]
 
 
+def test_ranklens_films_lie_near_each_other_by_their_words() -> None:
+    comedy, drama, both = (ranklens.hashed(words) for words in (["a"], ["b"], ["a", "b"]))
+    assert np.linalg.norm(both) == pytest.approx(1)
+    assert np.dot(comedy, drama) == 0
+    assert np.dot(comedy, both) == pytest.approx(0.5**0.5)
+    assert not any(ranklens.hashed([]))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
