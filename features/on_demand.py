@@ -61,14 +61,16 @@ def read(declared: str, inputs: Inputs) -> dict[str, list[float]]:
 
     Each stands under its own name and under `view__name`: asked for full names, Feast's online
     read takes what a Python function returns under the full one alone, and drops the rest without
-    a word. Its historical read makes an Arrow table of it, where both would become one name.
+    a word. Its historical read makes an Arrow table of it, where both would become one name; there
+    a feature named as one of the inputs has the full name, or Feast would clear it away with them.
     """
     plan = _plan(declared)
     (view,) = plan.as_of
     rows = [_read_row(plan, inputs, i) for i in range(len(inputs["now"]))]
     columns = {f.name: [row[i] for row in rows] for i, f in enumerate(view.features)}
     full = {f"{view.name}__{name}": column for name, column in columns.items()}
-    return _Features(columns | full, columns)
+    once = {f"{view.name}__{name}" if name in inputs else name: columns[name] for name in columns}
+    return _Features(columns | full, once)
 
 
 class _Features(dict[str, list[float]]):

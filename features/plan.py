@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
+import pyarrow as pa
+from feast import FeatureStore
 from feast.constants import FEAST_FS_YAML_FILE_PATH_ENV_NAME
 from feast.infra.registry.registry import Registry
 from feast.infra.registry.sql import SqlRegistry
@@ -118,6 +121,7 @@ class PlanSource:
         registry_config = config.registry
         assert isinstance(registry_config, RegistryConfig)
         self.project: str = config.project
+        self._config = config
         self._where, self._folder = repo.config_file, repo.folder
         path = _resolved(registry_config.path, repo.folder)
         registry_config = registry_config.model_copy(update={"path": path})
@@ -166,6 +170,13 @@ class PlanSource:
                 f"{found}): declare them over one events_source(archive=…), then `feast apply`"
             )
         return folders.pop()
+
+    def history(self, frame: pd.DataFrame, service: str) -> pa.Table:
+        """The features of a service, `view__feature`, as Feast's own historical retrieval finds
+        them for the rows of a frame, through the repository's offline store."""
+        store = FeatureStore(config=self._config)
+        features = store.get_feature_service(service)
+        return store.get_historical_features(frame, features, full_feature_names=True).to_arrow()
 
 
 def compile_plan(registry: Any, project: str) -> Plan:

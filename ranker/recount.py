@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from features.activity import ActivityTable
 from features.as_of import Moment
 from features.as_of_kernels import Floats
 from features.candidates import ITEM_KEY, USER_KEY
 from features.codec import MARKER_FIELD, entity_key
 from features.entities import Hash
 from features.errors import BadInput, Refused
-from features.layout import AUTHOR, CATEGORY, Ints
+from features.layout import AUTHOR, CATEGORY, ITEM, Ints
 from features.marker import Marker
 from features.spec import EntitySpec, Plan
 from ranker.cursor import SESSION_ITEMS_MAX
@@ -20,7 +21,7 @@ from ranker.reading import Heads, Reading, make_reading
 from ranker.rules import Rules
 from ranker.stages.diversity import reach, varied
 from ranker.tables.refresh import LiveRows
-from ranker.tables.user_rows import load_user
+from ranker.tables.user_rows import UserRow, load_user
 
 VERSIONS = (3, 4)
 """Versions of serving log records that name the rows they were computed from."""
@@ -149,6 +150,16 @@ class Reranked:
     """NaN where nobody knows when an item was created."""
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The ids that lead from the items of a ranking to other rows."""
+
+    authors: list[str | None]
+    categories: list[str | None]
+    recent: Floats
+    """[entry of the user's list, dimension]: embeddings of the items in it."""
+
+
 class Recounter:
     """Computes rankings again, one after the other, in live tables of its own."""
 
@@ -209,7 +220,7 @@ class Recounter:
         was shown where the record keeps nothing else. There must be a model."""
         among, now = ranking.among, ranking.now
         items = ranking.items if among is None else among.items
-        matrix, moment = self._read(ranking.user_id, items, ranking.surface, now, rows)
+        matrix, moment, _ = self._read(ranking.user_id, items, ranking.surface, now, rows)
         reading = self._reading
         if reading.heads is None:
             raise Refused(f"nothing ranks: {reading.unfit}")
@@ -245,14 +256,36 @@ class Recounter:
         surface: str,
         now: int,
         rows: Mapping[bytes, Hash],
-    ) -> tuple[Floats, Moment]:
+    ) -> tuple[Floats, Moment, UserRow]:
         user_key = self.key_of(USER_KEY, user_id)
         self._hold({key: row for key, row in rows.items() if key != user_key})
         user = load_user(self.plan, self._live.strings, user_id, rows.get(user_key) or {})
         reading = self._reading
         found = self._live.tables[ITEM_KEY].rows_of_ids(items)
         moment = reading.join.moment(now, user.row, items, found, surface)
-        return reading.reader.matrix(moment, user.table), moment
+        return reading.reader.matrix(moment, user.table), moment, user
+
+    def joined(self, ranking: Ranking, rows: Mapping[bytes, Hash]) -> Joined:
+        """What the items that were shown are joined to, from these rows by key."""
+        request = ranking.user_id, ranking.items, ranking.surface, ranking.now
+        _, moment, user = self._read(*request, rows)
+        found = moment.rows[ITEM_KEY]
+        return Joined(
+            authors=self._reading.join.texts("author_id", found),
+            categories=self._reading.join.texts("categories", found),
+            recent=self._recent(user),
+        )
+
+    def _recent(self, user: UserRow) -> Floats:
+        """The embeddings of the items in a user's list, oldest first, zeros where there is none."""
+        similar = self._reading.similar
+        if similar is None or user.row < 0:
+            return np.zeros((0, 0))
+        table = user.table.tables[similar.view]
+        assert isinstance(table, ActivityTable)
+        listed = table.entries(user.row, table.sequences.index(similar.sequence))
+        items = self._live.tables[ITEM_KEY].rows_of_codes(listed[:, ITEM])
+        return self._reading.vectors(items).astype(np.float64)
 
     def _hold(self, rows: Mapping[bytes, Hash]) -> None:
         """Let the tables hold these rows and no others."""

@@ -235,7 +235,7 @@ def train(
         trained = train_heads(
             rows, heads, fitting, lambda name, tree: bar.update(tasks[name], completed=tree)
         )
-        write_model(output, trained, rows, plan, service, made.events)
+        write_model(output, trained, rows, plan, service, made.events, fitting)
     _print_heads(trained, rows, made, output)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from deploy.replaying import skew as skews
 from deploy.replaying import whatif
+from deploy.replaying.history import through_feast
 from deploy.replaying.report import Section, write_report
 from deploy.replaying.sections import rank_section, skew_section, state_section
 from deploy.replaying.whatif_section import nothing_compared, what_if_section
 from features.errors import BadInput, Refused
-from features.plan import FeatureRepo
+from features.plan import FeatureRepo, PlanSource
 from features.redis_rows import RedisRows
 from features.spec import Plan
 from ranker.judging.whatif import what_if
@@ -121,7 +122,7 @@ def run(asked: Asked, watch: Watch, on_tick: OnTick | None = None) -> Result:
         outcome = replay.digest()
         if asked.into_redis and files is not None and online is not None:
             _hand_over(online, files, outcome)
-        sections = list(_checked(asked, plan, online, store, recorded, files, rules))
+        sections = list(_checked(asked, plan, online, store, recorded, files, rules, repo))
     page = None
     if asked.report is not None:
         page, _ = write_report(asked.report, f"Replay of {recorded.name}", sections)
@@ -136,6 +137,7 @@ def _checked(
     recorded: Recorded,
     files: LogFiles | None,
     rules: ReplaySettings,
+    repo: PlanSource,
 ) -> Iterator[Section]:
     if asked.check_state:
         assert online is not None
@@ -155,6 +157,7 @@ def _checked(
         rules_served = read_rules(asked.repo / "feed.yaml")
         skews.check(rankings, recounter, found, skew, rules=rules_served)
         if asked.check_skew:
+            skew.history = through_feast(repo, rankings, recounter, found, asked.service)
             yield skew_section(skew)
         if asked.check_rank:
             yield rank_section(skew)

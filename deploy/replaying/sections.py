@@ -1,11 +1,13 @@
 """What the checks found, in words, figures and tables."""
 
 from deploy.replaying.report import Bars, Section
-from deploy.replaying.skew import Skew
+from deploy.replaying.skew import History, Skew
 from features.spec import Plan
 from streaming.replays.compare import Comparison
 from streaming.replays.explain import cause, lines
 from streaming.replays.recorded import Recorded
+
+COLUMNS = ("feature", "equal", "differing", "apart at most", "why")
 
 
 def state_section(plan: Plan, found: Comparison, recorded: Recorded) -> Section:
@@ -44,20 +46,31 @@ def skew_section(skew: Skew) -> Section:
     differing = [one for one in skew.features.values() if one.differing]
     notes = [f"left out: {count:,} rankings {why}" for why, count in skew.left_out.items()]
     notes += [f"{one.name}: {one.example}" for one in differing[:3]]
+    notes += _feast_notes(skew.history)
+    history = skew.history or History()
     return Section(
         name="check-skew",
-        passed=bool(skew.rankings) and not differing,
+        passed=bool(skew.rankings) and not differing and not history.differences,
         says=_said(skew, f"{skew.differences:,} values of {len(differing)} features differ"),
         figures={
             "rankings": skew.rankings,
             "items": skew.items,
             "features": len(skew.features),
             "values that differ": skew.differences,
+            "items through Feast": history.items,
+            "values that differ through Feast": history.differences,
         },
         notes=notes,
-        columns=("feature", "equal", "differing", "apart at most", "why"),
+        columns=(*COLUMNS, "through Feast equal", "through Feast differing"),
         rows=[
-            (one.name, one.equal, one.differing, one.apart_max, one.why or "equal to the bit")
+            (
+                one.name,
+                one.equal,
+                one.differing,
+                one.apart_max,
+                one.why or "equal to the bit",
+                *_through_feast(history, one.name),
+            )
             for one in sorted(skew.features.values(), key=lambda one: -one.differing)
         ],
         plots=_bars("values that differ, by feature", {d.name: d.differing for d in differing}),
@@ -93,6 +106,27 @@ def rank_section(skew: Skew) -> Section:
         },
         notes=notes,
     )
+
+
+def _through_feast(history: History, feature: str) -> tuple[int, int]:
+    one = history.features.get(feature)
+    return (0, 0) if one is None else (one.equal, one.differing)
+
+
+def _feast_notes(history: History | None) -> list[str]:
+    """What Feast's historical retrieval of the same rows found, in words."""
+    if history is None:
+        return ["not compared with Feast's history: no row versions are archived"]
+    said = (
+        f"through Feast's historical retrieval: {history.items:,} items of {history.rankings:,} "
+        f"rankings, {history.differences:,} values differ"
+    )
+    differing = [one for one in history.features.values() if one.differing]
+    return [
+        said,
+        *(f"left out of it: {count:,} items {why}" for why, count in history.left_out.items()),
+        *(f"through Feast, {one.name}: {one.example}" for one in differing[:3]),
+    ]
 
 
 def _bars(title: str, values: dict[str, float]) -> list[Bars]:

@@ -43,6 +43,22 @@ class Feature:
 
 
 @dataclass(slots=True)
+class History:
+    """Vectors of the serving log against Feast's historical retrieval of the same rows."""
+
+    rankings: int = 0
+    items: int = 0
+    features: dict[str, Feature] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Items that could not be compared, by reason."""
+
+    @property
+    def differences(self) -> int:
+        """Values of features that are not the same to the bit."""
+        return sum(one.differing for one in self.features.values())
+
+
+@dataclass(slots=True)
 class Skew:
     """Vectors and scores of served rankings against those computed again."""
 
@@ -62,6 +78,8 @@ class Skew:
     page_example: str = ""
     unpaged: Counter[str] = field(default_factory=Counter)
     """Rankings whose pages could not be made again, by reason."""
+    history: "History | None" = None
+    """The same through Feast's historical retrieval; None where no row versions are archived."""
     unscored: Counter[str] = field(default_factory=Counter)
     """Rankings whose scores could not be compared, by reason."""
 
@@ -153,11 +171,19 @@ def rows_of(
 
 
 def _compare_vectors(ranking: Ranking, again: Counted, skew: Skew) -> bool:
-    logged, counted = ranking.vectors, again.vectors
+    return compare_vectors(ranking, range(len(ranking.items)), again.vectors, skew.features)
+
+
+def compare_vectors(
+    ranking: Ranking, places: Sequence[int], counted: Floats, features: Mapping[str, Feature]
+) -> bool:
+    """Note per feature how items of a ranking compare with vectors [place, column] that were
+    computed again; whether any differ."""
+    logged = ranking.vectors[list(places)]
     same = _bits(logged) == _bits(counted)
     apart = np.abs(logged - counted)
     rounded = _bits(logged) == _bits(counted.astype(np.float32).astype(np.float64))
-    for place, feature in enumerate(skew.features.values()):
+    for place, feature in enumerate(features.values()):
         column = same[:, place]
         feature.equal += int(column.sum())
         other = np.flatnonzero(~column)
@@ -169,8 +195,9 @@ def _compare_vectors(ranking: Ranking, again: Counted, skew: Skew) -> bool:
         if not feature.example:
             at = int(other[0])
             feature.example = (
-                f"request {ranking.request_id}, user {ranking.user_id}, item {ranking.items[at]}: "
-                f"logged {logged[at, place]!r}, replayed {counted[at, place]!r}"
+                f"request {ranking.request_id}, user {ranking.user_id}, "
+                f"item {ranking.items[places[at]]}: "
+                f"logged {logged[at, place]!r}, again {counted[at, place]!r}"
             )
     return not same.all()
 

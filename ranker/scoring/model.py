@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 
 from features.errors import Refused
 from ranker.scoring.calibration import Calibration, Isotonic, Platt, sigmoid
@@ -78,6 +78,8 @@ class Manifest(_Part):
     code_version: str
     plan: str
     created_at: datetime
+    fitting: dict[str, JsonValue] = {}
+    """How it was fitted: seed, trees, what was held back, and the like."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def save_model(
     code_version: str,
     plan: str,
     created_at: datetime,
+    fitting: dict[str, JsonValue] | None = None,
 ) -> Manifest:
     """Write a model folder, the manifest last; Refused when a head could not be served."""
     manifest = Manifest(
@@ -144,6 +147,7 @@ def save_model(
         code_version=code_version,
         plan=plan,
         created_at=created_at,
+        fitting=fitting or {},
     )
     names = [head.name for head in heads]
     for head, entry in zip(heads, manifest.heads, strict=True):

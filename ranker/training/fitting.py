@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -95,6 +95,7 @@ def write_model(
     plan: Plan,
     service: str,
     events: int,
+    fitting: Fitting | None = None,
 ) -> Manifest:
     """Write the model folder."""
     return save_model(
@@ -111,6 +112,7 @@ def write_model(
         code_version=version("headrace"),
         plan=plan.version,
         created_at=datetime.now(UTC),
+        fitting=None if fitting is None else asdict(fitting),
     )
 
 

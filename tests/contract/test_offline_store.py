@@ -74,6 +74,7 @@ def _objects(archive: Path) -> list[Any]:
             declare.recency("idle_s"),
             declare.affinity("affinity", "recent", ["click"], "author", "7d"),
             declare.age("age_s", "created_at", "profile"),
+            declare.value("created_at", "created_at", "profile"),  # named as what it reads
         ],
     )
     service = declare.feature_service("feed", [rates, own])

@@ -58,6 +58,11 @@ def test_an_undisturbed_stack_is_replayed_to_the_bit_and_a_lost_row_is_found(
     assert state["rows"] == state["equal"] > 60
     assert (skew["rankings"], skew["values that differ"]) == (12, 0)
     assert (rank["rankings"], rank["same scores"], rank["another order"]) == (12, 12, 0)
+    assert (rank["same pages"], rank["other pages"]) == (12, 0)
+    tried = here(running, "replay", "--what-if", "--report", str(tmp_path / "what-if"))
+    assert tried.exit_code == 0, tried.output
+    same = json.loads((tmp_path / "what-if" / "replay.json").read_text())["checks"]["what-if"]
+    assert (same["rankings"], same["pages the same"], same["rank-biased overlap"]) == (12, 12, 1)
     assert digest(said) == digest(here(running, "replay").output)
     damaged = damage(running)
     failed = here(running, "replay", "--check-state")

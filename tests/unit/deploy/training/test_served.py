@@ -174,6 +174,7 @@ def test_the_command_trains_a_model_that_serves(
         assert manifest.data_span.events == len(events_of(town))
         assert 0 <= manifest.heads[0].metrics["held_back_auc"] <= 1
         assert manifest.heads[0].importance
+        assert (manifest.fitting["seed"], manifest.fitting["trees"]) == (1, 10)
         town.model = tmp_path / name
         ranked = town.rank(town_ends(town), user_id="u1", candidates=["i1", "i2"])
         assert ranked.model == manifest.created_at.isoformat()

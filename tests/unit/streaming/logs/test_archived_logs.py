@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -235,3 +236,26 @@ def test_of_updates_the_headers_are_kept(tmp_path: Path) -> None:
     assert spans[-1]["last"] <= 39
     assert [span["sequence"] for span in spans] == list(range(len(blocks)))
     assert EVENTS.names[:4] == ["offset", "append_time", "key", "value"]
+
+
+@pytest.mark.parametrize("engine", ["pandas", "pyarrow"])
+def test_others_read_days_and_hours_as_partitions(engine: str, tmp_path: Path) -> None:
+    some = records(400)
+    log = log_in(tmp_path)
+    log.resume(0)
+    log.take(some)
+    log.flush()
+    folder = tmp_path / "logs" / "events"
+    if engine == "pandas":
+        every = pd.read_parquet(folder)
+        first = pd.read_parquet(folder, filters=[("hour", "==", BASE_MS // HOUR_MS % 24)])
+    else:
+        dataset = ds.dataset(folder, partitioning="hive")
+        every = dataset.to_table().to_pandas()
+        chosen = ds.field("hour") == BASE_MS // HOUR_MS % 24
+        first = dataset.to_table(filter=chosen).to_pandas()
+    assert sorted(every["offset"]) == [record.offset for record in some]
+    within = [record.offset for record in some if record.append_time < BASE_MS + HOUR_MS]
+    assert sorted(first["offset"]) == within
+    assert 0 < len(within) < len(some)
+    assert set(every["day"].astype(str)) == {"2023-11-14", "2023-11-15"}
