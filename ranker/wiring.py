@@ -114,7 +114,7 @@ class Ranker:
                 FreshSource(fresh, settings.explore_max),
             ],
             filters=all_filters(lambda: self._rules.value),
-            side_effects=[ServingLogEffect(self._log)],
+            side_effects=[ServingLogEffect(self._log)] if settings.kafka else [],
             clock_ms=now_ms,
             rules=lambda: self._rules.value,
             popular=lambda: self._popular,
