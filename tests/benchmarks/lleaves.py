@@ -44,7 +44,7 @@ def lleaves_figures(text: str, request: Floats, expected: Floats, runs: int) -> 
     """
     with tempfile.TemporaryDirectory(prefix="headrace-lleaves-") as name:
         folder = Path(name)
-        python = folder / "venv" / "bin" / "python"
+        python = str(folder / "venv" / "bin" / "python")
         venv.create(folder / "venv", with_pip=True)
         install = [python, "-m", "pip", "install", "--quiet", *REQUIREMENTS]
         installed = subprocess.run(
