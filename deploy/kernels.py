@@ -92,7 +92,7 @@ def plan() -> Plan:
     }
     columns = ("item", "author", "category", "action", "value")
     lists = SequenceSpec(name="recent", actions=("click",), length=4, columns=columns)
-    fields = (("author_id", "String"), ("categories", "Array(String)"))
+    fields = (("author_id", "String"), ("categories", "Array(String)"), ("ended", "Bool"))
     vector = LatestField(name="embedding", path="embedding", dtype="Array(Float32)")
     recent: dict[str, Any] = {"view": "users", "sequence": "recent", "actions": ("click",)}
     return Plan(
@@ -204,6 +204,7 @@ def rank(known: Plan, rows: dict[bytes, Hash]) -> None:
     reader: Reader = reading.reader
     assert np.isfinite(reader.matrix(moment, one.table)).all()
     reading.popularity.counts(found, NOW)
+    reading.join.numbers("ended", found)
     marginal_relevance(np.eye(2, dtype=np.float32), np.array([1.0, 0.5]), 2, 0.2)
     live.put(list(rows), [{} for _ in rows])
 

@@ -9,7 +9,6 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,6 +44,7 @@ from ranker.stages.roles import (
     UserHydrator,
 )
 from ranker.stages.rows_read import rows_read
+from ranker.workers import Workers
 
 T = TypeVar("T")
 
@@ -99,11 +99,11 @@ class Pipeline:
     """Ranks; holds nothing of what it ranked. `close` it."""
 
     stages: Stages
-    _workers: ThreadPoolExecutor = field(init=False)
+    _workers: Workers = field(init=False)
     _effects: Effects = field(init=False)
 
     def __post_init__(self) -> None:
-        self._workers = ThreadPoolExecutor(self.stages.workers, "rank")
+        self._workers = Workers(self.stages.workers, "rank")
         self._effects = Effects(self.stages.side_effects, self.stages.observe)
 
     async def rank(self, request: RankRequest) -> RankResponse:

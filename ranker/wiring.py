@@ -114,7 +114,11 @@ class Ranker:
                 FreshSource(fresh, settings.explore_max),
             ],
             filters=all_filters(lambda: self._rules.value),
-            side_effects=[ServingLogEffect(self._log, settings.log_candidates_share)],
+            side_effects=(
+                [ServingLogEffect(self._log, settings.log_candidates_share)]
+                if settings.kafka
+                else []
+            ),
             clock_ms=now_ms,
             rules=lambda: self._rules.value,
             popular=lambda: self._popular,

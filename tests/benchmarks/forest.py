@@ -1,4 +1,7 @@
-"""The forest kernel beside `Booster.predict(raw_score=True)` on one thread: 500 rows at a time."""
+"""The forest kernel beside `Booster.predict(raw_score=True)` on one thread: 500 rows at a time.
+
+With FULL=1 lleaves stands beside both, where it can be installed: it compiles for minutes.
+"""
 
 import multiprocessing
 import tempfile
@@ -11,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.scoring.forest import Forest
+from tests.benchmarks.lleaves import lleaves_figures
 from tests.benchmarks.report import Result, percentiles
 from tests.benchmarks.timing import paired_ms
 
@@ -42,14 +46,18 @@ def run(full: bool) -> Result:
     checked = matrix if full else matrix[:10_000]
     expected = np.asarray(booster.predict(checked, raw_score=True), dtype=np.float64)
     mismatches = forest.predict(checked).view(np.int64) != expected.view(np.int64)
+    compiled = lleaves_figures(text, request, expected[:ROWS_PER_REQUEST], 300) if full else {}
+    ratio = {
+        "booster": yardstick["p50_ms"] / ours["p50_ms"],
+        "p99": yardstick["p99_ms"] / ours["p99_ms"],
+    }
+    if compiled:
+        ratio["lleaves"] = compiled["lleaves_p50_ms"] / ours["p50_ms"]
     return Result(
         benchmark="forest",
         ours=ours | {"load_s": _load_s(text, request), "mismatches": float(mismatches.sum())},
-        yardstick=yardstick,
-        ratio={
-            "booster": yardstick["p50_ms"] / ours["p50_ms"],
-            "p99": yardstick["p99_ms"] / ours["p99_ms"],
-        },
+        yardstick=yardstick | compiled,
+        ratio=ratio,
     )
 
 

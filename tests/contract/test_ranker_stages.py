@@ -10,10 +10,15 @@ import pytest
 from features.candidates import ITEM_KEY
 from features.errors import Unavailable
 from features.events import Event
+from features.layout import Ints
 from ranker.cursor import first
+from ranker.reading import vectors_of
 from ranker.request import RankRequest
 from ranker.rules import Rules, Seen, SurfaceRules
+from ranker.stages import sources
 from ranker.stages.filters import all_filters
+from ranker.stages.fresh import FreshPool
+from ranker.stages.neighbours import ExactIndex, Vectors
 from ranker.stages.roles import (
     Candidates,
     Filter,
@@ -25,7 +30,7 @@ from ranker.stages.roles import (
     UserHydrator,
 )
 from ranker.stages.serving_log import ServingLogEffect
-from ranker.stages.sources import TrendingSource
+from ranker.stages.sources import FreshSource, NeighbourSource, TrendingSource
 from tests.browsing import browsing
 from tests.relating import RELATED_PLAN, act, show
 from tests.serving import KeptLog, Serving, folded
@@ -40,12 +45,35 @@ RULES = Rules(
 )
 ITEMS = [*(f"i{number}" for number in range(0, 60, 3)), "ghost", "i1", "another ghost"]
 FILTERS = all_filters(lambda: RULES)
-SOURCES: list[Source] = [TrendingSource(30)]
+BROUGHT_MAX = 12
+
+
+class Near:
+    """The index of `NeighbourSource`, over all embeddings of a world."""
+
+    serving = "item_embedding"
+
+    def __init__(self, serving: Serving) -> None:
+        items = serving.reading.tables[ITEM_KEY]
+        rows = np.arange(len(items))
+        vectors = vectors_of(items, self.serving, rows)
+        self._index = ExactIndex(vectors.shape[1])
+        self._index.put(rows, vectors)
+
+    def nearest(self, queries: Vectors, count: int) -> list[Ints]:
+        return self._index.nearest(queries, count)
+
+
+SOURCES: dict[str, Callable[[Serving], Source]] = {
+    "trending": lambda _: TrendingSource(BROUGHT_MAX),
+    "neighbours": lambda serving: NeighbourSource(Near(serving), BROUGHT_MAX),
+    "fresh": lambda _: FreshSource(FreshPool(1_000_000, 100), BROUGHT_MAX),
+}
 EFFECTS: list[Callable[[], SideEffect]] = [lambda: ServingLogEffect(KeptLog())]
 HYDRATORS: list[Callable[[Serving], UserHydrator]] = [lambda serving: serving.users]
 
 each_filter = pytest.mark.parametrize("stage", FILTERS, ids=lambda stage: stage.name)
-each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+each_source = pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
 each_effect = pytest.mark.parametrize("make", EFFECTS)
 each_hydrator = pytest.mark.parametrize("of", HYDRATORS)
 
@@ -57,6 +85,8 @@ def serving() -> Serving:
         act("mia", 3, "block", 9_000),
         act("mia", 6, "hide", 9_000),
         act("mia", 9, "mute_category", 9_000),
+        act("mia", 18, "click", 9_100),
+        act("mia", 21, "click", 9_200),
         show("mia", [12, 15], 9_500),
     ]
     served = Serving(folded(events, RELATED_PLAN))
@@ -127,24 +157,26 @@ def test_a_filter_takes_no_candidates_and_no_user(serving: Serving, stage: Filte
 
 
 @each_source
-def test_a_source_brings_each_item_once_and_the_same_again(
-    serving: Serving, source: Source
+def test_a_source_brings_each_item_once_at_most_so_many_and_the_same_again(
+    serving: Serving, make: Callable[[Serving], Source]
 ) -> None:
-    query = asked(serving)
+    source, query = make(serving), asked(serving)
     found = source.items(query, serving.reading)
     assert isinstance(found, Sourced)
-    assert found.items
+    assert 0 < len(found.items) <= BROUGHT_MAX
     assert len(set(found.items)) == len(found.items)
-    again = source.items(query, serving.reading)
-    assert list(again.items) == list(found.items)
+    for again in (source, make(serving)):
+        repeated = again.items(query, serving.reading)
+        assert list(repeated.items) == list(found.items)
+        assert np.array_equal(repeated.propensity, found.propensity)  # type: ignore[arg-type]
 
 
 @each_source
 @pytest.mark.parametrize("user", ["mia", "nobody"])
 def test_a_source_brings_known_items_with_chances_that_are_some(
-    serving: Serving, source: Source, user: str
+    serving: Serving, make: Callable[[Serving], Source], user: str
 ) -> None:
-    found = source.items(asked(serving, user), serving.reading)
+    found = make(serving).items(asked(serving, user), serving.reading)
     assert (serving.reading.tables[ITEM_KEY].rows_of_ids(found.items) >= 0).all()
     if found.propensity is not None:
         assert found.propensity.shape == (len(found.items),)
@@ -152,9 +184,34 @@ def test_a_source_brings_known_items_with_chances_that_are_some(
 
 
 @each_source
-def test_a_source_over_empty_tables_brings_nothing(source: Source) -> None:
+def test_a_source_leaves_the_query_as_it_is(
+    serving: Serving, make: Callable[[Serving], Source]
+) -> None:
+    query = asked(serving)
+    before = query.user, query.candidates, query.keep, list(query.degraded), query.session
+    make(serving).items(query, serving.reading)
+    after = query.user, query.candidates, query.keep, query.degraded, query.session
+    assert after == before
+
+
+@each_source
+def test_a_source_over_empty_tables_brings_nothing(make: Callable[[Serving], Source]) -> None:
     empty = Serving(folded([], RELATED_PLAN))
-    assert list(source.items(asked(empty), empty.reading).items) == []
+    assert list(make(empty).items(asked(empty), empty.reading).items) == []
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_goes_by_the_name_that_answers_tell(serving: Serving, name: str) -> None:
+    assert SOURCES[name](serving).name == name
+
+
+def test_every_source_there_is_is_held_to_these_laws() -> None:
+    declared = {
+        getattr(each, "name")  # noqa: B009 - a type of any class
+        for each in vars(sources).values()
+        if isinstance(each, type) and each.__name__.endswith("Source")
+    }
+    assert declared == set(SOURCES)
 
 
 @each_effect
