@@ -56,15 +56,18 @@ class Experiment(_Strict):
     links: dict[str, Trouble] = {}
     pressure: Pressure = Pressure()
     restart: list[str] = []
+    clocks: dict[str, int] = {}
+    """By process: how many seconds its clock is ahead."""
     for_s: float = Field(gt=0, le=600)
     steady: Steady
 
     @model_validator(mode="after")
     def _names_what_there_is(self) -> "Experiment":
-        names = {*self.links} - {*LINKS} | {*self.restart} - {*WORKERS, *RANKERS}
+        processes = {*self.restart, *self.clocks}
+        names = {*self.links} - {*LINKS} | processes - {*WORKERS, *RANKERS}
         if names:
             raise ValueError(f"there is no {', '.join(sorted(names))}")
-        if not (self.links or self.restart or self.pressure != Pressure()):
+        if not (self.links or processes or self.pressure != Pressure()):
             raise ValueError("it does nothing")
         return self
 
@@ -107,7 +110,8 @@ def run(name: str, experiment: Experiment, here: Town, plan: Plan, seed: str) ->
     one = Round(here, plan, seed, Settings(per_second=EVENTS_PER_S))
     try:
         one.move("start")
-        retries, answers = Retries() if experiment.restart else NO_RETRIES, Answers()
+        restarts = experiment.restart or experiment.clocks
+        retries, answers = Retries() if restarts else NO_RETRIES, Answers()
         with SteadyCallers(
             here.address, answers.ask, per_s=CALLS_PER_S, patience_s=PATIENCE_S, retries=retries
         ):
@@ -140,7 +144,11 @@ def _suffer(experiment: Experiment, here: Town) -> None:
             here.suffer(link, trouble)
         for name in experiment.restart:
             here.restart(name)
+        for name, ahead_s in experiment.clocks.items():
+            here.restart(name, ahead_s)
         time.sleep(experiment.for_s)
+        for name in experiment.clocks:
+            here.restart(name)
         here.mend()
         fallen = here.fallen()
         assert not fallen, f"{fallen} ended by themselves"

@@ -10,8 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deploy import servers
@@ -31,6 +31,7 @@ LINKS = (*OF_KAFKA, *OF_REDIS, OF_RANKERS)
 WORKERS = ("route-1", "route-2", "aggregate-1", "aggregate-2")
 RANKERS = ("ranker-1", "ranker-2")
 DISK_MB = 512
+CLOCK = Path(__file__).with_name("clock")
 
 
 @dataclass
@@ -60,18 +61,24 @@ class Town(Ground):
         for link in self.links:
             self.suffer(link, NONE)
 
-    def restart(self, name: str) -> None:
-        """Stop a process as an orchestrator would, start it again, and wait until it is ready."""
+    def restart(self, name: str, ahead_s: int = 0) -> None:
+        """Stop a process as an orchestrator would, start it again, and wait until it is ready.
+
+        Its clock is so many seconds ahead from then on.
+        """
+        clock = _clock(ahead_s) if ahead_s else {}
         if name in self.rankers:
             _gently(self.running.pop(name))
-            self.start_ranker(name)
+            self.start_ranker(name, clock)
             return
         _gently(self.stream.alive.pop(name))
+        self.stream.own[name] = clock
         self.stream.start(name)
 
-    def start_ranker(self, name: str) -> None:
-        """Start a ranker and wait until it may be asked."""
-        program = self.rankers[name]
+    def start_ranker(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start a ranker, with more in its environment, and wait until it may be asked."""
+        known = self.rankers[name]
+        program = replace(known, environment={**known.environment, **(environment or {})})
         child = self.running[name] = spawn(program, self.stream.logs / f"{name}.log")
         wait_until_ready([(program, child)], 180)
 
@@ -83,6 +90,12 @@ class Town(Ground):
     def child(self, name: str) -> Child | None:
         """The process of a name."""
         return self.running.get(name) or super().child(name)
+
+
+def _clock(ahead_s: int) -> dict[str, str]:
+    """What sets the clock of a process, and leaves alone the one that only measures."""
+    path = os.pathsep.join([str(CLOCK), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"PYTHONPATH": path, "HEADRACE_TEST_CLOCK_AHEAD_S": str(ahead_s)}
 
 
 def _gently(child: Child) -> None:

@@ -25,6 +25,7 @@ def test_every_link_and_every_process_is_in_some_experiment() -> None:
     all_of_them = [read(file) for file in FILES]
     assert {link for one in all_of_them for link in one.links} == set(LINKS)
     assert {name for one in all_of_them for name in one.restart} == {*WORKERS, *RANKERS}
+    assert {name for one in all_of_them for name in one.clocks} == {*WORKERS}
     pressed = [one.pressure for one in all_of_them]
     assert any(one.cores for one in pressed)
     assert any(one.memory_mb for one in pressed)
@@ -36,6 +37,7 @@ def test_every_link_and_every_process_is_in_some_experiment() -> None:
     [
         ({"links": {"route-moon": {"latency_ms": 1}}}, "there is no route-moon"),
         ({"restart": ["broker"]}, "there is no broker"),
+        ({"clocks": {"broker": 60}}, "there is no broker"),
         ({}, "it does nothing"),
         ({"links": {"route-redis": {"slow": 1}}}, "slow"),
     ],
