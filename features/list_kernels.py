@@ -209,18 +209,24 @@ def read_nearness(recent: Vectors, candidates: Vectors, powers: Ints, out: Float
         for i in range(count):
             squares[i] += candidates[d, i] * candidates[d, i]
     lengths = np.sqrt(squares.astype(np.float64))
+    # A candidate without a vector has the product 0 with any, whatever it is divided by.
+    lengths[lengths == 0.0] = 1.0
+    cosines, near = np.empty(count), np.empty(count)
     out[:] = 0.0
     for j in range(len(recent)):
-        dot_products(candidates, recent[j], product)
         square = np.float32(0.0)
         for d in range(candidates.shape[0]):
             square += recent[j, d] * recent[j, d]
         length = np.sqrt(np.float64(square))
-        for i in range(count):
-            if product[i] > np.float32(0.0) and length * lengths[i] > 0.0:
-                cosine = np.float64(product[i]) / (length * lengths[i])
-                for p in range(len(powers)):
-                    near = 1.0
-                    for _ in range(powers[p]):
-                        near *= cosine
-                    out[p, i] += near
+        if length == 0.0:
+            continue
+        dot_products(candidates, recent[j], product)
+        cosines[:] = np.maximum(product, np.float32(0.0)) / (length * lengths)
+        # Loops over candidates without a branch in them, which the compiler makes vectors of.
+        for p in range(len(powers)):
+            near[:] = cosines
+            for _ in range(powers[p] - 1):
+                for i in range(count):
+                    near[i] *= cosines[i]
+            for i in range(count):
+                out[p, i] += near[i]
