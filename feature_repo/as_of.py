@@ -10,7 +10,6 @@ from features.declare import (
     feature_service,
     hour_of_day,
     mean,
-    near_rate,
     rate,
     recency,
     similarity,
@@ -106,17 +105,6 @@ user_rates = as_of_view(
     ],
     "How a user reacts, whatever the item.",
 )
-watched = ("recent", ["long_view"]), ("shown", SEEN)
-user_item_nearness = as_of_view(
-    "user_item_nearness",
-    [user_activity, item_profile, item_embedding],
-    [
-        near_rate("near_long_view_rate", *watched, 1, 64, (0.3, 1.0)),
-        near_rate("nearer_long_view_rate", *watched, 3, 64, (0.3, 1.0)),
-        near_rate("nearest_long_view_rate", *watched, 8, 64, (0.3, 1.0)),
-    ],
-    "How often a user watched items like this one for long.",
-)
 user_item = as_of_view(
     "user_item",
     [user_activity, item_profile, item_embedding],
@@ -174,7 +162,6 @@ home_feed = feature_service(
         surface_rates,
         user_rates,
         user_item,
-        user_item_nearness,
         item_facts,
         user_facts,
         request_facts,

@@ -18,7 +18,6 @@ SAYS: Final[Mapping[str, str]] = {
     "surface_rates": "how people react on this surface",
     "user_rates": "how this user reacts in general",
     "user_item": "this user's recent actions on like items",
-    "user_item_nearness": "how this user takes to like items",
     "item_facts": "what the item is",
     "user_facts": "what is known of the user",
     "request_facts": "where and when it is shown",
