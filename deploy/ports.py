@@ -1,10 +1,19 @@
 """Loopback ports: whether one is free, and which one a server is given."""
 
+import random
 import socket
+from itertools import cycle, islice
+from typing import Final
 
 from features.errors import Refused
 
 HOST = "127.0.0.1"
+GIVEN: Final = range(20_000, 32_000)
+"""Where servers without a usual port get one: below the ports (32768 and up on Linux) from which
+the system takes one for the near end of a connection, so that what is free now stays free."""
+TRIES: Final = 100
+_next: Final = cycle(random.sample(GIVEN, len(GIVEN)))
+"""In an order of this process's own, so that none is given twice before a server listens."""
 
 
 def is_free(port: int) -> bool:
@@ -24,7 +33,10 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nothing listens on, as the system picks it."""
+    """A port that nothing listens on, nor is likely to before a server does."""
+    for candidate in islice(_next, TRIES):
+        if is_free(candidate):
+            return candidate
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

@@ -33,3 +33,9 @@ def test_a_port_asked_for_is_that_one_or_none() -> None:
         pytest.raises(Refused, match=rf"port {asked} (?s:.*)leave --port out"),
     ):
         ports.choose(asked, 1, "--port")
+
+
+def test_no_port_is_given_twice_nor_one_that_a_connection_may_take() -> None:
+    given = [ports.free_port() for _ in range(50)]
+    assert len(set(given)) == len(given)
+    assert max(given) < 32_768

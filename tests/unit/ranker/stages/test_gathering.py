@@ -67,7 +67,7 @@ def test_candidates_of_the_request_say_so(serving: Serving) -> None:
     serving.ask(user_id="u3", candidates=["i1", "i2"])
     record = serving.log.newest()
     assert (record["source"], record["propensity"]) == (["request"] * 2, [None] * 2)
-    assert (record["version"], record["variant"]) == (3, "default")
+    assert (record["version"], record["variant"]) == (4, "default")
 
 
 def test_the_log_has_the_place_that_each_item_had_by_score(serving: Serving) -> None:
