@@ -153,20 +153,24 @@ class RedisFeed:
             of.setdefault(0 if by_slot is None else by_slot[key_slot(key)], []).append(key)
         for number, mine in of.items():
             self._nodes[number].ask(mine)
+        on_their_way: list[tuple[bytes, redis.exceptions.AskError]] = []
         for number, mine in of.items():
             for key, answer in zip(mine, self._nodes[number].answers(len(mine)), strict=True):
                 if isinstance(answer, redis.exceptions.MovedError):
                     continue
                 if isinstance(answer, redis.exceptions.AskError):
-                    moved = self._node_at(answer.host, answer.port).asking(key)
-                    if moved is not None:
-                        found[key] = moved
+                    on_their_way.append((key, answer))
                 elif isinstance(answer, redis.ResponseError):
                     if not _is_other_type(answer):
                         raise answer
                     found[key] = {}
                 else:
                     found[key] = dict(zip(answer[::2], answer[1::2], strict=True))
+        # Not before every node's answers are read: they would be taken for those to this.
+        for key, answer in on_their_way:
+            moved = self._node_at(answer.host, answer.port).asking(key)
+            if moved is not None:
+                found[key] = moved
 
     def _node_at(self, host: str, port: int) -> "_Node":
         for url, node in zip(self._topology.urls, self._nodes, strict=True):

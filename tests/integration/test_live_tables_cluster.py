@@ -9,6 +9,7 @@ import redis
 from redis.crc import key_slot
 
 from deploy.ports import HOST
+from features.codec import entity_prefix
 from features.redis_rows import RedisRows
 from ranker.tables.live_feed import redis_feeds
 from ranker.tables.live_tables import LiveTables
@@ -135,13 +136,42 @@ def test_a_user_row_is_read_from_whoever_holds_it(cluster: Cluster) -> None:
     assert 0 not in asyncio.run(read())
 
 
+def test_rows_on_their_way_are_read_from_where_they_go_beside_those_that_are_there(
+    cluster: Cluster,
+) -> None:
+    write(cluster, World(), 0)
+    giver, taker = cluster.primaries()[:2]
+    rows = entity_prefix("item_id")
+    keys = [k for port in (giver, taker) for k in cluster.keys()[port] if k.startswith(rows)]
+    slot = key_slot(keys[0])
+    with contextlib.closing(redis_feeds(cluster.url)(PLAN.project, INDEXED)) as feed:
+        before = feed.read(keys)
+        try:
+            carry(cluster, slot, giver, taker)
+            assert feed.read(keys) == before
+        finally:
+            settle(cluster, slot, giver, taker)
+            move(cluster, slot, taker, giver)
+
+
 def move(cluster: Cluster, slot: int, giver: int, taker: int) -> None:
     """Move a slot with its keys, one key at a time as `redis-cli --cluster reshard` does it."""
+    carry(cluster, slot, giver, taker)
+    settle(cluster, slot, giver, taker)
+
+
+def carry(cluster: Cluster, slot: int, giver: int, taker: int) -> None:
+    """Move the keys of a slot, which stays the giver's."""
     names = {port: cluster.ask(port, "CLUSTER", "MYID") for port in (giver, taker)}
     cluster.ask(taker, "CLUSTER", "SETSLOT", str(slot), "IMPORTING", names[giver])
     cluster.ask(giver, "CLUSTER", "SETSLOT", str(slot), "MIGRATING", names[taker])
     with redis.Redis(HOST, giver) as source:
         for key in source.execute_command("CLUSTER GETKEYSINSLOT", slot, 1000, NEVER_DECODE=True):
             source.execute_command("MIGRATE", HOST, taker, key, 0, 5000)
+
+
+def settle(cluster: Cluster, slot: int, giver: int, taker: int) -> None:
+    """Make a slot the taker's."""
+    name = cluster.ask(taker, "CLUSTER", "MYID")
     for port in (taker, giver, *(set(cluster.primaries()) - {giver, taker})):
-        cluster.ask(port, "CLUSTER", "SETSLOT", str(slot), "NODE", names[taker])
+        cluster.ask(port, "CLUSTER", "SETSLOT", str(slot), "NODE", name)
