@@ -146,15 +146,30 @@ def test_a_member_without_partitions_hears_that_it_is_in(
 
     class Spare(Reader):
         def gained(self, partitions: Sequence[int]) -> None:
+            super().gained(partitions)
             told.append(partitions)
 
-    members = [Reader(broker.source(topic, group))]
-    try:
-        until(lambda: members[0].has(0) and members[0].owned == {0}, JOIN_TIMEOUT_S)
-        members.append(Spare(broker.source(topic, group)))
-        until(lambda: all(member.has(0) for member in members) and bool(told), JOIN_TIMEOUT_S)
-        owner = members[0] if members[0].owned else members[1]
-        assert told == ([[]] if owner is members[0] else [[0]])
-    finally:
-        for member in members:
-            member.source.close()
+    first, over = Reader(broker.source(topic, group)), threading.Event()
+    spare = Spare(broker.source(topic, group))
+
+    def poll_until_over(member: Reader) -> None:  # each in a thread of its own: joining blocks
+        while not over.is_set():
+            member.has(0)
+
+    with ThreadPoolExecutor(2) as threads:
+        polling = [threads.submit(poll_until_over, first)]
+        try:
+            until(lambda: first.owned == {0}, JOIN_TIMEOUT_S)
+            polling.append(threads.submit(poll_until_over, spare))
+            # Between two rounds of the group nobody owns the partition: wait for both to be true.
+            until(
+                lambda: bool(told) and len(first.owned) + len(spare.owned) == 1,
+                JOIN_TIMEOUT_S,
+                "for one owner and one spare",
+            )
+            assert told[-1] == sorted(spare.owned)
+        finally:
+            over.set()
+    for member, done in zip((first, spare), polling, strict=True):
+        done.result()
+        member.source.close()

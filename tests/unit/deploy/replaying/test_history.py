@@ -108,7 +108,7 @@ def test_log_replay_and_feast_agree_to_the_bit(archived: Lived) -> None:
     assert skew.differences == skew.history.differences == 0
     compared = skew.history.items
     assert compared + skew.history.left_out[ANOTHER_MOMENT] == REQUESTS * LIMIT
-    assert compared > REQUESTS * LIMIT // 4
+    assert compared > REQUESTS * LIMIT // 10  # Feast knows only the moments its versions stand for
     assert all(one.equal == compared for one in skew.history.features.values())
     section = skew_section(skew)
     assert section.passed
