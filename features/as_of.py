@@ -102,7 +102,8 @@ class Reader:
         self._views = {view.name: view for view in plan.views}
         self._counts: dict[str, tuple[Run, CountProgram]] = {}
         self._lists: dict[str, tuple[Run, ListProgram]] = {}
-        self._others: list[tuple[int, ValueLike | ContextFeature | Compared]] = []
+        self._others: list[tuple[int, ValueLike | ContextFeature]] = []
+        self._compared: list[tuple[int, Compared]] = []
         counts: dict[str, list[tuple[int, CountLike]]] = {}
         lists: dict[str, list[tuple[int, ListLike]]] = {}
         for place, (_, feature) in enumerate(named):
@@ -110,6 +111,8 @@ class Reader:
                 counts.setdefault(feature.view, []).append((place, feature))
             elif isinstance(feature, ListLike):
                 lists.setdefault(feature.view, []).append((place, feature))
+            elif isinstance(feature, Compared):
+                self._compared.append((place, feature))
             else:
                 self._others.append((place, feature))
         for view, chosen in counts.items():
@@ -127,12 +130,7 @@ class Reader:
                 _run([place for place, _ in listed]),
                 _list_program(self._activity(view).sequences, plan.actions, [f for _, f in listed]),
             )
-        asked = {
-            actions
-            for _, f in self._others
-            if isinstance(f, Compared)
-            for _, actions in lists_read(f)
-        }
+        asked = {actions for _, f in self._compared for _, actions in lists_read(f)}
         self._masks = {
             actions: np.array([a in actions for a in plan.actions], np.bool_) for actions in asked
         }
@@ -161,25 +159,24 @@ class Reader:
             part = np.empty((count, len(lists.op)))
             read_lists(listing.arrays, lists, user, moment.now, moment.keys, part)
             out[:, places] = part
-        similarities: list[tuple[int, Compared]] = []
         for place, feature in self._others:
-            if isinstance(feature, Compared):
-                similarities.append((place, feature))
-            elif isinstance(feature, ContextFeature):
+            if isinstance(feature, ContextFeature):
                 out[:, place] = _context(feature, moment)
             else:
                 out[:, place] = self._value(feature, moment, users)
-        if similarities:
-            self._similarities(similarities, moment, users, out)
+        if self._compared:
+            self._similarities(moment, users, out)
         return out
 
     def compared(self, moment: Moment, users: EntityTable | None = None) -> Ints:
-        """Codes of the items, other than the candidates, whose embeddings the features read."""
-        found = []
-        for _, feature in self._others:
-            if isinstance(feature, Compared):
-                found += self._listed(feature, moment, users)
-        return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+        """Codes of the items, other than the candidates, whose embeddings the features read, some
+        of them more than once."""
+        found = [
+            codes
+            for same in _alike(self._compared)
+            for codes in self._listed(same[0][1], moment, users)
+        ]
+        return np.concatenate([np.zeros(0, np.int64), *found])
 
     def _table(self, view: str, users: EntityTable | None) -> ReadTable:
         entity = self._views[view].entity
@@ -214,17 +211,11 @@ class Reader:
         numbers = take_numbers(column.number, rows)
         return (moment.now - numbers) / 1000.0 if isinstance(feature, AgeFeature) else numbers
 
-    def _similarities(
-        self,
-        features: Sequence[tuple[int, Compared]],
-        moment: Moment,
-        users: EntityTable | None,
-        out: Floats,
-    ) -> None:
+    def _similarities(self, moment: Moment, users: EntityTable | None, out: Floats) -> None:
         """Features that compare embeddings: the user's listed items' against the candidates'."""
-        out[:, [place for place, _ in features]] = np.nan
+        out[:, [place for place, _ in self._compared]] = np.nan
         for view, name in self._embeddings.items():
-            chosen = [(p, f) for p, f in features if (f.embedding or self._default) == view]
+            chosen = [(p, f) for p, f in self._compared if (f.embedding or self._default) == view]
             if chosen:
                 table = self._latest(view)
                 self._similar(chosen, table, table.column(name).vector, moment, users, out)
