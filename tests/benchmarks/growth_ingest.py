@@ -10,7 +10,7 @@ The yardstick is stock `FeatureStore.push` (its process and Valkey's) to ten tim
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import psutil
@@ -58,11 +58,15 @@ def run(full: bool) -> Result:
     with scratch() as folder, grounded(folder) as ground:
         cost = {name: cost_us(ground, name, load) for name, load in loads.items()}
         pushed = pushed_us(ground, StockWriter(ground.repo, folder, ground.plan), base.users)
-    factor = {name: us / cost["base"] for name, us in cost.items() if name != "base"}
+    base_us = cost.pop("base")
+    factor = {name: _times(us, base_us) for name, us in cost.items()}
+    apart = {name: _times(_apart(us), _apart(base_us)) for name, us in cost.items()}
     ours = {
         "worst_cost_factor": max(factor.values()),
+        "worst_cost_factor_without_broker": max(apart.values()),
         **{f"cost_factor_{name}": times for name, times in factor.items()},
-        "us_per_event_base": cost["base"],
+        **{f"cost_factor_{name}_without_broker": times for name, times in apart.items()},
+        "us_per_event_base": sum(base_us.values()),
     }
     yardstick = {
         "us_per_row_base": pushed[0],
@@ -73,10 +77,10 @@ def run(full: bool) -> Result:
     return Result("growth_ingest", ours, yardstick, ratio)
 
 
-def cost_us(ground: Servers, name: str, load: Load) -> float:
-    """Processor microseconds per event of all processes under a load.
+def cost_us(ground: Servers, name: str, load: Load) -> dict[str, float]:
+    """Processor microseconds per event of each process under a load.
 
-    On empty Redis, new topics and new workers, that all loads have the same past: what our trial
+    On empty Redis, new topics and new workers, so that all loads have the same past: what our trial
     broker takes for a fetch grows with the batches that its topic holds.
     """
     ground = emptied(ground, f"{ground.topic}.{name}", load.partitions)
@@ -85,10 +89,20 @@ def cost_us(ground: Servers, name: str, load: Load) -> float:
         ground.send(keyed(known))
         wanted = ground.updates(known)
         pipeline.wait(wanted)
-        used = sum(pipeline.cpu_s().values())
+        before = pipeline.cpu_s()
         ground.send_paced(keyed(flow), load.per_s)
         pipeline.wait(wanted + ground.updates(flow))
-        return (sum(pipeline.cpu_s().values()) - used) / len(flow) * 1e6
+        used = pipeline.cpu_s()
+        return {child: (used[child] - before[child]) / len(flow) * 1e6 for child in used}
+
+
+def _times(cost: Mapping[str, float], base: Mapping[str, float]) -> float:
+    return sum(cost.values()) / sum(base.values())
+
+
+def _apart(cost: Mapping[str, float]) -> dict[str, float]:
+    """The cost of our workers and Valkey; the trial broker is no part of production."""
+    return {child: us for child, us in cost.items() if child != "broker"}
 
 
 def pushed_us(ground: Servers, stock: StockWriter, users: int) -> tuple[float, float]:
