@@ -24,7 +24,7 @@ SILENCE_S: Final = 10.0
 def serve_health(
     observer: Observer, settings: StreamingSettings, healthy: Callable[[], bool]
 ) -> Callable[[], None]:
-    """Answer /metrics and /healthz on the settings' port (0: not at all); returns what stops it.
+    """Answer /metrics, /healthz and /livez on the settings' port (0: none); returns what stops it.
 
     A worker that holds or stopped a partition is alive: a restart would mend nothing. The answer
     says so in a line each. Raises Refused where the port is taken or a certificate is of no use.
@@ -46,8 +46,10 @@ def serve_health(
                 good = healthy()
                 lines = ["ok" if good else "not joined yet", *observer.faults()]
                 self._answer(200 if good else 503, "".join(f"{x}\n" for x in lines).encode())
+            elif self.path == "/livez":
+                self._answer(200, b"ok\n")
             else:
-                self._answer(404, b"try /metrics or /healthz\n")
+                self._answer(404, b"try /metrics, /healthz or /livez\n")
 
         def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)

@@ -180,6 +180,7 @@ def test_a_worker_s_port_speaks_tls_asks_for_certificates_and_guards_its_metrics
         assert _asked(port, known, None, "/healthz") == 200
         assert _asked(port, known, "new", "/metrics") == 200
         assert _asked(port, known, None, "/metrics") == 401
+        assert _asked(port, known, None, "/livez") == 200
         assert _asked(port, known, "wrong", "/metrics") == 401
         for stranger in (
             _showing(ca),

@@ -39,7 +39,10 @@ PRODUCTION: dict[str, Any] = {
     },
     "prometheusOperator": {"enabled": True},
 }
-DEPLOYMENTS = {"trial": TRIAL, "production": PRODUCTION}
+GUARDED: dict[str, Any] = PRODUCTION | {
+    "ports": {"tls": {"name": "headrace-ports"}, "tokens": {"name": "headrace-tokens"}}
+}
+DEPLOYMENTS = {"trial": TRIAL, "production": PRODUCTION, "guarded": GUARDED}
 
 
 @pytest.fixture(scope="session", autouse=True)

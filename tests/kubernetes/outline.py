@@ -77,12 +77,17 @@ def _container(one: dict[str, Any]) -> dict[str, Any]:
             for kind, size in one["resources"].get(bound, {}).items()
         ),
         "probes": " ".join(
-            f"{kind.removesuffix('Probe')}:{one[kind].get('httpGet', {}).get('path', 'tcp')}"
+            f"{kind.removesuffix('Probe')}:{_asked(one[kind])}"
             for kind in ("startupProbe", "readinessProbe", "livenessProbe")
             if kind in one
         ),
         "mounts": " ".join(mount["mountPath"] for mount in one.get("volumeMounts", [])),
     }
+
+
+def _asked(probe: dict[str, Any]) -> str:
+    request = probe.get("httpGet", {"path": "tcp"})
+    return " ".join(filter(None, (request.get("scheme"), request["path"])))
 
 
 def _ports(rule: dict[str, Any]) -> str:

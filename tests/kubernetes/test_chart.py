@@ -85,6 +85,7 @@ def test_a_field_that_kubernetes_does_not_know_is_found_out() -> None:
         (given(TRIAL, "image.tag", "latest"), "tag"),
         (given(TRIAL, "settings.HEADRACE_REDIS", "redis://:pw@host"), "HEADRACE_REDIS"),
         (given(TRIAL, "settings.HEADRACE_KAFKA_PASSWORD", "pw"), "HEADRACE_KAFKA_PASSWORD"),
+        (given(TRIAL, "settings.HEADRACE_TLS_CA_FILE", "/ca.crt"), "HEADRACE_TLS_CA_FILE"),
         (given(TRIAL, "ranker.resources.limits.memory", None), "memory"),
         (given(TRIAL, "featureStore", {"project": "p"}), "registry"),
     ],
@@ -125,16 +126,28 @@ def test_every_setting_that_the_chart_names_exists() -> None:
         f"HEADRACE_{field.upper()}"
         for settings in (RankerSettings, StreamingSettings)
         for field in settings.model_fields
-    } | {"HEADRACE_RANKER"}
+    } | {"HEADRACE_RANKER", "HEADRACE_RANKER_CA_FILE", "HEADRACE_RANKER_TOKEN"}
     named = {
         entry["name"]
-        for each in objects(manifests("production")) + objects(manifests("trial"))
+        for deployment in DEPLOYMENTS
+        for each in objects(manifests(deployment))
         for container in containers(each)
         for entry in container.get("env", [])
         if entry["name"].startswith("HEADRACE_")
     }
     assert len(named) > 15
     assert named <= known
+
+
+def test_probes_reach_ports_that_are_guarded() -> None:
+    for name, scheme in (("production", None), ("guarded", "HTTPS")):
+        for component in ("route", "aggregate", "ranker"):
+            pod = one(objects(manifests(name)), "Deployment", f"feed-{component}")
+            (container,) = pod["spec"]["template"]["spec"]["containers"]
+            for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+                asked = container[kind]["httpGet"]
+                assert asked.get("scheme") == scheme
+                assert asked["path"] in ("/livez", "/healthz", "/readyz")  # open without a token
 
 
 def containers(each: dict[str, Any]) -> list[dict[str, Any]]:
@@ -153,7 +166,8 @@ def test_the_notes_name_what_is_there(name: str, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     notes = done.stdout.partition("NOTES:")[2]
-    assert "http://feed-ranker.shop.svc:8080/v1/rank" in notes
+    scheme = "https" if name == "guarded" else "http"
+    assert f" {scheme}://feed-ranker.shop.svc:8080/v1/rank" in notes
     assert ("TRIAL" in notes) == (name == "trial")
     assert ("ranked by popularity" in notes) == (name == "trial")
 

@@ -25,6 +25,10 @@
 {{- $_ := set $all "HEADRACE_KAFKA_CA_FILE" "/etc/headrace/kafka/ca.crt" -}}
 {{- end -}}
 {{- end -}}
+{{- if and $v.ports.tls.name (ne .component "apply") -}}
+{{- $_ := set $all "HEADRACE_TLS_CERT_FILE" "/etc/headrace/ports/tls.crt" -}}
+{{- $_ := set $all "HEADRACE_TLS_KEY_FILE" "/etc/headrace/ports/tls.key" -}}
+{{- end -}}
 {{- if eq .component "ranker" -}}
 {{- $_ := set $all "HEADRACE_METRICS_PORT" 0 -}}
 {{- $_ := set $all "HEADRACE_HTTP_PORT" 8080 -}}
@@ -64,6 +68,21 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- with $v.ports.tokens }}
+{{- if .name }}
+{{- if eq $.component "ranker" }}
+- name: HEADRACE_RANK_TOKENS
+  valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .rankKey }}}}
+{{- end }}
+- name: HEADRACE_ADMIN_TOKENS
+  valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .adminKey }}}}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* An HTTP probe: list of root, port and path. A kubelet does not look at the certificate. */}}
+{{- define "headrace.probe" -}}
+httpGet: {path: {{ index . 2 }}, port: {{ index . 1 }}{{ if (index . 0).Values.ports.tls.name }}, scheme: HTTPS{{ end }}}
 {{- end -}}
 
 {{- define "headrace.hardened" -}}
@@ -81,6 +100,9 @@ volumeMounts:
 {{- end }}
 {{- if and .root.Values.kafka.ca.name (not .root.Values.trial.enabled) }}
   - {name: kafka-ca, mountPath: /etc/headrace/kafka, readOnly: true}
+{{- end }}
+{{- if and .root.Values.ports.tls.name (ne .component "apply") }}
+  - {name: ports-tls, mountPath: /etc/headrace/ports, readOnly: true}
 {{- end }}
 {{- if eq .component "archive" }}
   - {name: state, mountPath: /var/lib/headrace}
@@ -143,6 +165,14 @@ volumes:
     secret:
       secretName: {{ $v.kafka.ca.name }}
       items: [{key: {{ $v.kafka.ca.key }}, path: ca.crt}]
+{{- end }}
+{{- with $v.ports.tls }}
+{{- if and .name (ne $.component "apply") }}
+  - name: ports-tls
+    secret:
+      secretName: {{ .name }}
+      items: [{key: {{ .certKey }}, path: tls.crt}, {key: {{ .keyKey }}, path: tls.key}]
+{{- end }}
 {{- end }}
 {{- if eq .component "archive" }}
   - {name: state, emptyDir: {}}
