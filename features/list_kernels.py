@@ -209,8 +209,8 @@ def read_nearness(recent: Vectors, candidates: Vectors, powers: Ints, out: Float
         for i in range(count):
             squares[i] += candidates[d, i] * candidates[d, i]
     lengths = np.sqrt(squares.astype(np.float64))
-    # A candidate without a vector has the product 0 with any, whatever it is divided by.
-    lengths[lengths == 0.0] = 1.0
+    # Without a vector, or with one so short that its square is 0, a candidate is like nothing.
+    lengths[lengths == 0.0] = np.inf
     cosines, near = np.empty(count), np.empty(count)
     out[:] = 0.0
     for j in range(len(recent)):

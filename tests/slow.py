@@ -220,6 +220,8 @@ class Slow:
         if mine is None or vector is None or _product(mine, vector) <= 0:
             return 0.0
         lengths = np.sqrt(_product(vector, vector)) * np.sqrt(_product(mine, mine))
+        if lengths == 0.0:  # the square of one of them is below single precision
+            return 0.0
         near = 1.0
         for _ in range(power):
             near *= _product(mine, vector) / float(lengths)

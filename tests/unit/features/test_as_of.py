@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from features.as_of import Reader
 from features.codec import STRING_TYPE
 from features.events import EngagementEvent, Event, ItemEvent
+from features.list_kernels import read_nearness
 from features.marker import Marker
 from features.spec import (
     AffinityFeature,
@@ -303,3 +304,13 @@ def test_a_view_may_keep_only_counts_or_only_lists() -> None:
     counts = activity("item_activity", ITEM_ACTIVITY.entity)
     only = plan(activity=(counts,), latest=PLAN.latest, services={"feed": ("item_rates",)})
     assert _read(World(only).fold(_clicks(5)), 9, "u0", ["i0"])["item_rates__clicks_all"] == [1.0]
+
+
+@pytest.mark.parametrize("tiny", ["candidate", "recent"])
+def test_a_vector_without_length_in_single_precision_is_like_nothing(tiny: str) -> None:
+    """2e-23 is a number there, and its square is 0."""
+    whole, short = np.array([1.0, 0.0], np.float32), np.array([2e-23, 0.0], np.float32)
+    candidate, recent = (short, whole) if tiny == "candidate" else (whole, short)
+    near = np.empty((2, 1))
+    read_nearness(recent[None, :], np.ascontiguousarray(candidate[:, None]), np.array([1, 3]), near)
+    assert not near.any()
