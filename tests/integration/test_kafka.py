@@ -156,7 +156,9 @@ def test_a_member_without_partitions_hears_that_it_is_in(
         while not over.is_set():
             member.has(0)
 
-    with ThreadPoolExecutor(2) as threads:
+    with ExitStack() as closing, ThreadPoolExecutor(2) as threads:
+        closing.callback(first.source.close)
+        closing.callback(spare.source.close)
         polling = [threads.submit(poll_until_over, first)]
         try:
             until(lambda: first.owned == {0}, JOIN_TIMEOUT_S)
@@ -170,6 +172,5 @@ def test_a_member_without_partitions_hears_that_it_is_in(
             assert told[-1] == sorted(spare.owned)
         finally:
             over.set()
-    for member, done in zip((first, spare), polling, strict=True):
-        done.result()
-        member.source.close()
+        for done in polling:
+            done.result()
