@@ -85,6 +85,7 @@ class Town:
     rows: MemoryRows = field(default_factory=MemoryRows)
     log: KeptLog = field(default_factory=KeptLog)
     clock_ms: int = 10**13
+    """The broker's clock; each batch of records takes it a second."""
 
     def __post_init__(self) -> None:
         self._router = Router(SETTINGS, GENERATION, "town")
@@ -102,6 +103,7 @@ class Town:
                 self._route(source, events[start : start + STEP][source::SOURCES])
 
     def _route(self, source: int, events: Sequence[Event]) -> None:
+        self.clock_ms += 1_000
         log, first = self.events[source], len(self.events[source])
         log += [
             Record(source, first + n, b"", dump_event(event), self.clock_ms)
