@@ -4,7 +4,7 @@ One code for serving, training, replay and Feast's on-demand views: they differ 
 tables come from.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -75,6 +75,8 @@ ListLike = AffinityFeature | SinceFeature
 ValueLike = ValueFeature | CodeFeature | AgeFeature
 Run = slice | list[int]
 """Columns that stand together, as most do, or where each stands."""
+Alike = list[tuple[int, Compared]]
+"""Features over the same lists, each with its column."""
 _KEYS = {"item": ITEM, "author": AUTHOR, "category": CATEGORY}
 
 
@@ -103,7 +105,7 @@ class Reader:
         self._counts: dict[str, tuple[Run, CountProgram]] = {}
         self._lists: dict[str, tuple[Run, ListProgram]] = {}
         self._others: list[tuple[int, ValueLike | ContextFeature]] = []
-        self._compared: list[tuple[int, Compared]] = []
+        compared: list[tuple[int, Compared]] = []
         counts: dict[str, list[tuple[int, CountLike]]] = {}
         lists: dict[str, list[tuple[int, ListLike]]] = {}
         for place, (_, feature) in enumerate(named):
@@ -112,7 +114,7 @@ class Reader:
             elif isinstance(feature, ListLike):
                 lists.setdefault(feature.view, []).append((place, feature))
             elif isinstance(feature, Compared):
-                self._compared.append((place, feature))
+                compared.append((place, feature))
             else:
                 self._others.append((place, feature))
         for view, chosen in counts.items():
@@ -130,12 +132,19 @@ class Reader:
                 _run([place for place, _ in listed]),
                 _list_program(self._activity(view).sequences, plan.actions, [f for _, f in listed]),
             )
-        asked = {actions for _, f in self._compared for _, actions in lists_read(f)}
+        asked = {actions for _, f in compared for _, actions in lists_read(f)}
         self._masks = {
             actions: np.array([a in actions for a in plan.actions], np.bool_) for actions in asked
         }
         self._embeddings = {view: field.name for view, field in plan.embeddings.items()}
-        self._default = next(iter(self._embeddings), "")
+        default = next(iter(self._embeddings), "")
+        self._alike = {
+            view: _alike([(p, f) for p, f in compared if (f.embedding or default) == view])
+            for view in self._embeddings
+        }
+        """By the view of the embeddings that they compare."""
+        self._unknown = _run([place for place, _ in compared])
+        """Columns that are null for candidates without an embedding."""
 
     def matrix(self, moment: Moment, users: EntityTable | None = None) -> Floats:
         """[candidate, column] of all features of the service.
@@ -164,8 +173,7 @@ class Reader:
                 out[:, place] = _context(feature, moment)
             else:
                 out[:, place] = self._value(feature, moment, users)
-        if self._compared:
-            self._similarities(moment, users, out)
+        self._similarities(moment, users, out)
         return out
 
     def compared(self, moment: Moment, users: EntityTable | None = None) -> Ints:
@@ -173,7 +181,8 @@ class Reader:
         of them more than once."""
         found = [
             codes
-            for same in _alike(self._compared)
+            for alike in self._alike.values()
+            for same in alike
             for codes in self._listed(same[0][1], moment, users)
         ]
         return np.concatenate([np.zeros(0, np.int64), *found])
@@ -213,28 +222,27 @@ class Reader:
 
     def _similarities(self, moment: Moment, users: EntityTable | None, out: Floats) -> None:
         """Features that compare embeddings: the user's listed items' against the candidates'."""
-        out[:, [place for place, _ in self._compared]] = np.nan
-        for view, name in self._embeddings.items():
-            chosen = [(p, f) for p, f in self._compared if (f.embedding or self._default) == view]
-            if chosen:
-                table = self._latest(view)
-                self._similar(chosen, table, table.column(name).vector, moment, users, out)
+        out[:, self._unknown] = np.nan
+        for view, alike in self._alike.items():
+            if alike:
+                self._similar(view, alike, moment, users, out)
 
     def _similar(
         self,
-        features: Sequence[tuple[int, Compared]],
-        table: LatestTable,
-        vectors: NDArray[np.float32] | NDArray[np.float16],
+        view: str,
+        features: Sequence[Alike],
         moment: Moment,
         users: EntityTable | None,
         out: Floats,
     ) -> None:
         """Those features that compare embeddings of one view."""
+        table = self._latest(view)
+        vectors = table.column(self._embeddings[view]).vector
         items = self._tables[table.view.entity.join_key]
         rows = moment.rows[table.view.entity.join_key]
         candidates = np.empty((vectors.shape[1], len(rows)), np.float32)
         known = _gather(vectors, rows, candidates)
-        for same in _alike(features):
+        for same in features:
             listed = []
             for codes in self._listed(same[0][1], moment, users):
                 recent = items.rows_of_codes(codes)
@@ -272,18 +280,16 @@ def _gather(
     return gather_vectors(found, np.where(rows >= 0, np.arange(len(rows)), -1), out)
 
 
-def _alike(
-    features: Sequence[tuple[int, Compared]],
-) -> Iterable[list[tuple[int, Compared]]]:
+def _alike(features: Sequence[tuple[int, Compared]]) -> list[Alike]:
     """Features with their places, those together that make the same products of vectors."""
-    found: dict[Any, list[tuple[int, Compared]]] = {}
+    found: dict[Any, Alike] = {}
     for place, f in features:
         found.setdefault((f.kind, f.view, *lists_read(f), f.newest), []).append((place, f))
-    return found.values()
+    return list(found.values())
 
 
 def _compare(
-    features: Sequence[tuple[int, Compared]],
+    features: Alike,
     listed: Sequence[Vectors],
     candidates: Vectors,
     known: NDArray[np.bool_],
@@ -309,7 +315,8 @@ def _compare(
 
 
 def _run(places: list[int]) -> Run:
-    first, stop = places[0], places[0] + len(places)
+    first = places[0] if places else 0
+    stop = first + len(places)
     return slice(first, stop) if places == list(range(first, stop)) else places
 
 

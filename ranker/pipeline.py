@@ -74,6 +74,8 @@ class Stages:
     live: Live
     lock: AbstractContextManager[object]
     """Held while tables are looked at. What a row number is about may change in between."""
+    precedence: AbstractContextManager[object]
+    """Held from a request's arrival to its answer: work in the background stands back."""
     reading: Callable[[], Reading]
     """The reading that stands now; called with the lock held."""
     hydrator: UserHydrator
@@ -111,7 +113,10 @@ class Pipeline:
 
         Late or failed stages degrade and are named in the response.
         """
-        query = self._query(request)
+        with self.stages.precedence:
+            return await self._rank(self._query(request))
+
+    async def _rank(self, query: Query) -> RankResponse:
         try:
             async with asyncio.timeout(max(query.timing.left_ms(), 0) / 1000):
                 query.stored = await self._fetched(query)
@@ -121,7 +126,7 @@ class Pipeline:
             answer = self._last_resort(query, told(query.timing.stage, error))
         finally:
             query.timing.given_up = True
-        if request.explain_time:
+        if query.request.explain_time:
             answer.response.timings_ms = dict(query.timings_ms)
         # After the answer: their thread would take the interpreter from who passes it on.
         asyncio.get_running_loop().call_soon(self._effects.put, query, answer.served)

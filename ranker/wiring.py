@@ -101,6 +101,7 @@ class Ranker:
         return Stages(
             live=self._live,
             lock=self._live.lock,
+            precedence=self._live.precedence,
             reading=self._current_reading,
             hydrator=ReadThrough(
                 UserRowHydrator(users),

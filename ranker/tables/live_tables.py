@@ -30,7 +30,7 @@ from ranker.tables.refresh import (
     put,
     refresh,
 )
-from ranker.tables.turns import TurnLock
+from ranker.tables.turns import Precedence, StoodBack, TurnLock
 
 log = logging.getLogger("headrace")
 
@@ -65,6 +65,7 @@ class LiveTables:
     ) -> None:
         """`rows_max`: of each entity; `strings_max`: texts that no row names, kept for users'."""
         self.lock = TurnLock()
+        self.precedence = Precedence()
         self.connected = False
         self.rows_loaded = self.refreshed = self.generation = self.reloads = 0
         self.load_s = 0.0
@@ -240,7 +241,11 @@ class LiveTables:
         self._heard_at = self._clock()
 
     def _refresh(self, feed: Feed, targets: Sequence[LiveRows]) -> None:
-        found = refresh(self._pending, feed.read, targets, self.lock)
+        if self._pending.hurried:  # requests wait for it
+            found = refresh(self._pending, feed.read, targets, self.lock)
+        else:
+            turn, give_way = StoodBack(self.precedence, self.lock), self.precedence.give_way
+            found = refresh(self._pending, feed.read, targets, turn, give_way)
         for key, content in found.items():
             if content:
                 self._absent.pop(key, None)

@@ -27,6 +27,11 @@ class Pending:
     def __len__(self) -> int:
         return len(self._keys)
 
+    @property
+    def hurried(self) -> bool:
+        """Whether a request waits for rows."""
+        return bool(self._wanted)
+
     def add(self, keys: Iterable[bytes]) -> None:
         """These rows changed."""
         now = self._clock()
@@ -121,6 +126,11 @@ class Asks:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[bytes, list[_Ask]] = {}
+
+    @property
+    def hurried(self) -> bool:
+        """Whether a request waits for rows."""
+        return bool(self._wanted)
 
     def add(self, keys: Sequence[bytes]) -> Future[int]:
         """Wait for these rows; the answer is how many of them there are."""

@@ -20,6 +20,8 @@ from ranker.tables.pending import Pending
 log = logging.getLogger("headrace")
 
 ROWS_PER_READ: Final = 500
+ROWS_PER_PART: Final = 50
+"""Rows asked for at a time while requests are served."""
 ROWS_PER_TURN: Final = 32
 """Rows put into the tables at a time; a request waits for that many at most."""
 ROWS_MAX: Final = 2_000_000
@@ -112,13 +114,23 @@ UNREADABLE: Final = (BadInput, ValueError, LookupError, OverflowError, TypeError
 
 
 def refresh(
-    pending: Pending, read: Read, targets: Sequence[LiveRows], turn: AbstractContextManager[None]
+    pending: Pending,
+    read: Read,
+    targets: Sequence[LiveRows],
+    turn: AbstractContextManager[None],
+    give_way: Callable[[], None] = lambda: None,
 ) -> dict[bytes, Hash]:
-    """Fetch the oldest pending rows and put them into every target, in turns; what was fetched."""
+    """Fetch the oldest pending rows and put them into every target, in turns; what was fetched.
+
+    Way is given before each part is read, which takes the interpreter as putting it does.
+    """
     keys = pending.take(ROWS_PER_READ)
     if not keys:
         return {}
-    hashes = read(keys)
+    hashes: list[Hash] = []
+    for part in parts(len(keys), ROWS_PER_PART):
+        give_way()
+        hashes += read(keys[part])
     put(keys, hashes, targets, turn)
     pending.applied()
     return dict(zip(keys, hashes, strict=True))

@@ -1,7 +1,12 @@
-"""A lock whose holder cannot take it again before those who wait for it."""
+"""Who goes first: requests and the threads that work beside them."""
 
 import threading
+from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Final
+
+GIVE_WAY_S: Final = 0.01
+"""Work in the background waits for requests at most so long at a time: it has its own bounds."""
 
 
 class TurnLock:
@@ -36,3 +41,50 @@ class TurnLock:
         if not self._depth:
             self._owner = None
             self._held.release()
+
+
+class Precedence:
+    """Counts the requests on their way, so that work in the background can stand back for them.
+
+    One thread runs Python at a time. Whenever a request waits or computes in a kernel, a thread
+    that works in the background takes the interpreter and keeps it for 5 ms, if it has work for so
+    long: several times in the course of a request that takes four by itself.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._requests = 0
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._requests += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._requests -= 1
+            if not self._requests:
+                self._changed.notify_all()
+
+    def give_way(self, at_most_s: float = GIVE_WAY_S) -> None:
+        """Wait until no request is on its way, at most so long."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._requests, at_most_s)
+
+
+class StoodBack(AbstractContextManager[None]):
+    """A lock that is only taken when requests were given way."""
+
+    def __init__(self, precedence: Precedence, lock: AbstractContextManager[None]) -> None:
+        self._precedence, self._lock = precedence, lock
+
+    def __enter__(self) -> None:
+        self._precedence.give_way()
+        self._lock.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.__exit__(kind, error, trace)
