@@ -204,7 +204,7 @@ def _environment(stack: Stack, port: Mapping[str, int]) -> dict[str, str]:
 
 def _servers(stack: Stack, missing: Sequence[str], port: Mapping[str, int]) -> list[Program]:
     programs = [
-        servers.broker(port["broker"]),
+        replace(servers.broker(port["broker"]), gives_way=True),
         servers.valkey(port["valkey"], stack.folder / "valkey"),
     ]
     return [program for program in programs if program.name in missing]
@@ -220,8 +220,9 @@ def _workers(
             environment[KEPT_WHOLE] = os.environ.get(KEPT_WHOLE, "1")
         else:  # the ranker serves /healthz on its own port
             environment["HEADRACE_METRICS_PORT"] = str(port[name])
-        command = asked.command(name)
-        programs.append(Program(name, command, port[name], probes.is_healthy, environment))
+        command, behind = asked.command(name), name != "ranker"
+        program = Program(name, command, port[name], probes.is_healthy, environment, behind)
+        programs.append(program)
     return programs
 
 

@@ -17,6 +17,7 @@ from features.errors import Unavailable
 
 POLL_INTERVAL_S = 0.02
 LOG_TAIL_LINES = 15
+NICENESS = 10
 # Start times are derived from the boot time, which a clock adjustment can move a little.
 SAME_START_WITHIN_S = 2.0
 
@@ -30,6 +31,8 @@ class Program:
     port: int
     answers: Callable[[int], bool]
     environment: Mapping[str, str] = field(default_factory=dict)
+    gives_way: bool = False
+    """Whether the processor goes to others first where there is not enough of it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def spawn(program: Program, log: Path) -> Child:
         setsid=True,
         setsigdef=[signal.SIGPIPE, signal.SIGINT],
     )
+    if program.gives_way:
+        _lower(pid)
     return Child(program.name, pid, psutil.Process(pid).create_time(), program.port, str(log))
 
 
@@ -123,6 +128,17 @@ def stop(children: Iterable[Child], grace_s: float = 15) -> None:
     _wait_gone(alive, 5)
     for child in alive:
         _reap(child)
+
+
+def _lower(pid: int) -> None:
+    """Give a process that has just begun, and all it starts, a small share of a busy processor.
+
+    Linux may weigh sessions, each child's is its own, before processes: then theirs counts.
+    """
+    with contextlib.suppress(ProcessLookupError):  # it ended already: who waits for it is told
+        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+    with contextlib.suppress(OSError):  # not on every system
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))
 
 
 def _ready(program: Program, child: Child) -> bool:

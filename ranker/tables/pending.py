@@ -127,11 +127,6 @@ class Asks:
         self._lock = threading.Lock()
         self._waiting: dict[bytes, list[_Ask]] = {}
 
-    @property
-    def hurried(self) -> bool:
-        """Whether a request waits for rows."""
-        return bool(self._wanted)
-
     def add(self, keys: Sequence[bytes]) -> Future[int]:
         """Wait for these rows; the answer is how many of them there are."""
         ask = _Ask(set(keys))

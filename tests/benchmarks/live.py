@@ -46,6 +46,8 @@ class Servers:
     sink: KafkaSink
     topic: str
     partitions: int
+    give_way: bool
+    """Whether broker and workers do so for others, as those of `headrace up` do."""
 
     def send(self, records: Sequence[Keyed]) -> None:
         """Send all, and wait until all are acknowledged."""
@@ -103,11 +105,12 @@ class Live:
 
 
 @contextmanager
-def grounded(folder: Path, partitions: int = 4) -> Iterator[Servers]:
+def grounded(folder: Path, partitions: int = 4, *, give_way: bool = False) -> Iterator[Servers]:
     """Servers with an applied copy of our feature repository and empty topics."""
+    program = replace(servers.broker(free_port()), gives_way=give_way)
     with (
         valkey(folder) as redis_port,
-        running(servers.broker(free_port()), folder / "broker.log") as broker,
+        running(program, folder / "broker.log") as broker,
         applied(folder, redis_port) as apply,
     ):
         repo = apply()
@@ -116,7 +119,8 @@ def grounded(folder: Path, partitions: int = 4) -> Iterator[Servers]:
         Broker(address, {}).topics({plan.topic: partitions})
         sink = open_sink(address)
         try:
-            yield Servers(folder, repo, plan, redis_port, broker, sink, plan.topic, partitions)
+            started = folder, repo, plan, redis_port, broker, sink
+            yield Servers(*started, plan.topic, partitions, give_way)
         finally:
             sink.close()
 
@@ -142,7 +146,7 @@ def working(ground: Servers) -> Iterator[Live]:
         "HEADRACE_UPDATES_PARTITIONS": str(ground.partitions),
         **servers.BROKER_SETTINGS,
     }
-    programs = [_worker(name, environment) for name in ("route", "aggregate")]
+    programs = [_worker(name, environment, ground.give_way) for name in ("route", "aggregate")]
     with redis.Redis(HOST, ground.redis_port) as client:
         process_id = int(client.info("server")["process_id"])
     valkey_ = Child("valkey", process_id, psutil.Process(process_id).create_time(), 0, "")
@@ -155,12 +159,12 @@ def working(ground: Servers) -> Iterator[Live]:
         yield Live(ground, {child.name: child for child in children})
 
 
-def _worker(name: str, environment: Mapping[str, str]) -> Program:
+def _worker(name: str, environment: Mapping[str, str], gives_way: bool) -> Program:
     """A worker that answers for its health on a port of its own."""
     command = [sys.executable, "-P", "-m", "deploy.cli", name]
     port = free_port()
     mine = {**environment, "HEADRACE_METRICS_PORT": str(port)}
-    return Program(name, command, port, is_healthy, mine)
+    return Program(name, command, port, is_healthy, mine, gives_way)
 
 
 def keyed(part: Sequence[Event]) -> list[Keyed]:

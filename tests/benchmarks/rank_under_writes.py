@@ -8,6 +8,7 @@ The yardstick is stock `get_online_features` and `Booster.predict` in stretches 
 """
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import redis
 from numpy.typing import NDArray
 
 from deploy.ports import HOST
+from deploy.processes import NICENESS
 from streaming.kafka import open_sink
 from streaming.records import Outgoing
 from tests.benchmarks.ground import SERVICE, events, scratch
@@ -42,7 +44,7 @@ def run(full: bool) -> Result:
     per_round = int(EVENTS_PER_S * (STRETCH_S + FEAST_STRETCH_S + 2 * SETTLE_S))
     recorded = peopled(distinct(events(WARM_EVENTS + rounds * per_round)))
     warm = len(recorded) - rounds * per_round
-    with scratch() as folder, grounded(folder) as ground:
+    with scratch() as folder, grounded(folder, give_way=True) as ground:
         ground.send(keyed(recorded[:warm]))
         trained = train(ground.plan, recorded[:warm], ["click"])
         model = trained.write(folder / "model", ["click"])
@@ -141,7 +143,11 @@ def streaming(
 
 
 def send(address: str, topic: str, records: Sequence[Keyed], answer: Connection) -> None:
-    """Send records at the rate, a few every burst; answer with the rate that it was."""
+    """Send records at the rate, a few every burst; answer with the rate that it was.
+
+    Who sends events has a machine of their own: here they give way, as the workers do.
+    """
+    os.nice(NICENESS)
     sink = open_sink(address)
     try:
         answer.send("ready")

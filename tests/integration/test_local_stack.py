@@ -281,6 +281,21 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     assert child.process() is None
 
 
+def test_a_child_that_gives_way_has_a_small_share_of_a_busy_processor(tmp_path: Path) -> None:
+    sleeps = [sys.executable, "-c", "import signal; signal.pause()"]
+    program = processes.Program("sleeps", sleeps, 1, lambda port: True, gives_way=True)
+    child = processes.spawn(program, tmp_path / "log")
+    try:
+        process = child.process()
+        assert process is not None
+        assert process.nice() == processes.NICENESS
+        group = Path(f"/proc/{child.pid}/autogroup")
+        if group.exists():
+            assert group.read_text().endswith(f"nice {processes.NICENESS}\n")
+    finally:
+        processes.stop([child])
+
+
 def test_a_server_that_answers_in_another_ones_stead_is_not_taken_for_it(tmp_path: Path) -> None:
     """The port was free when it was chosen and another process was quicker."""
     port = ports.free_port()

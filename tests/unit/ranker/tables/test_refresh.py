@@ -10,8 +10,8 @@ from features.events import Event, ItemEvent
 from features.latest import LatestTable
 from features.row_store import MemoryRows
 from ranker.tables.pending import Pending
-from ranker.tables.refresh import ROWS_PER_READ, LiveRows, refresh
-from ranker.tables.turns import TurnLock
+from ranker.tables.refresh import ROWS_PER_PART, ROWS_PER_READ, LiveRows, refresh
+from ranker.tables.turns import Precedence, StoodBack, TurnLock
 from tests.plans import PLAN, World
 from tests.stored import feed_events, seen, seen_of, writes_of
 
@@ -237,3 +237,52 @@ def test_the_holder_of_the_turn_may_enter_again() -> None:
         assert not entered.is_set()
     thread.join(5)
     assert entered.is_set()
+
+
+def test_work_stands_back_until_the_last_request_is_answered() -> None:
+    precedence, went = Precedence(), threading.Event()
+
+    def work() -> None:
+        precedence.give_way(60)
+        with StoodBack(precedence, nullcontext()):
+            went.set()
+
+    precedence.give_way(at_most_s=60)  # there is none to wait for
+    with precedence:
+        precedence.__enter__()
+        waiting = threading.Thread(target=work)
+        waiting.start()
+        precedence.__exit__()
+        assert not went.wait(0.05)
+    assert went.wait(5)
+    waiting.join()
+
+
+def test_work_waits_no_longer_than_it_may() -> None:
+    precedence = Precedence()
+    with precedence, StoodBack(precedence, TurnLock()):
+        pass  # after GIVE_WAY_S: the one that holds it off is this very thread
+
+
+def test_way_is_given_before_each_part_is_read() -> None:
+    store = stored([item_event(f"i{i}") for i in range(2 * ROWS_PER_PART + 1)])
+    rows, pending, order = LiveRows(PLAN), Pending(), list[int]()
+    pending.add(store.keys("item_id"))
+
+    def read(keys: Sequence[bytes]) -> list[Hash]:
+        order.append(len(keys))
+        return store.read(keys)
+
+    refresh(pending, read, [rows], nullcontext(), lambda: order.append(0))
+    assert order == [0, ROWS_PER_PART, 0, ROWS_PER_PART, 0, 1]
+    assert all(is_known(rows, f"i{i}") for i in range(2 * ROWS_PER_PART + 1))
+
+
+def test_rows_that_requests_wait_for_are_hurried() -> None:
+    pending = Pending()
+    pending.add([b"changed"])
+    assert not pending.hurried
+    pending.want([b"missed"])
+    assert pending.hurried
+    assert pending.take(1) == [b"missed"]
+    assert not pending.hurried
