@@ -8,6 +8,7 @@ what makes the stock write path slow.
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import mmh3
@@ -55,6 +56,7 @@ def entity_id(join_key: str, key: bytes, project: str) -> str | None:
     return str(int.from_bytes(value, "little", signed=True))
 
 
+@lru_cache(maxsize=4096)
 def field_name(view: str, feature: str) -> bytes:
     """The hash field of one feature: murmur3 of `view:feature`, little endian."""
     return struct.pack("<I", mmh3.hash(f"{view}:{feature}", signed=False))

@@ -21,6 +21,12 @@ HALF_MAX: Final = 65504.0
 """The largest number of half precision; larger ones are held as it."""
 
 
+NO_NUMBER: Final = np.zeros(0)
+NO_CODE: Final = np.zeros(0, np.int64)
+NO_VECTOR: Final = np.zeros((0, 0), np.float32)
+"""Of fields of another type: all columns share them."""
+
+
 class Column(NamedTuple):
     """One field of all rows, decoded; which arrays are filled depends on its type."""
 
@@ -214,13 +220,14 @@ def _put_vectors(
 def _empty_column(field: LatestField, rows: int) -> Column:
     dtype = field.dtype
     text, vector = dtype in TEXT, dtype.startswith("Array(Float")
-    half, length = field.precision == "float16", rows if vector else 0
-    return Column(
-        number=np.full(0 if text or vector else rows, np.nan),
-        code=np.full(rows if text else 0, NONE, np.int64),
-        hash=np.full(rows if text else 0, NONE, np.int64),
-        vector=np.zeros((length, 0), np.float16) if half else np.zeros((length, 0), np.float32),
-    )
+    if text:
+        return Column(
+            NO_NUMBER, np.full(rows, NONE, np.int64), np.full(rows, NONE, np.int64), NO_VECTOR
+        )
+    if vector:
+        empty = np.zeros((rows, 0), np.float16 if field.precision == "float16" else np.float32)
+        return Column(NO_NUMBER, NO_CODE, NO_CODE, empty)
+    return Column(np.full(rows, np.nan), NO_CODE, NO_CODE, NO_VECTOR)
 
 
 def _rows(column: Column) -> int:

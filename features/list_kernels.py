@@ -14,6 +14,8 @@ from features.compiled import kernel
 from features.layout import ACTION, AUTHOR, CATEGORY, ITEM, TIME, Arrays, Ints
 
 AFFINITY, SINCE = range(2)
+TILE: Final = 16
+"""Vectors that are turned into columns at a time: a line of memory holds as many numbers."""
 KEYS: Final = (ITEM, AUTHOR, CATEGORY)
 
 
@@ -142,14 +144,19 @@ def gather_vectors(vectors: Vectors, rows: Ints, out: Vectors) -> NDArray[np.boo
     """Columns of `out` [dimension, row]: the vectors of rows, zeros for row −1; [row] whether there
     is one that is not of zeros."""
     found = np.zeros(len(rows), np.bool_)
-    for i in range(len(rows)):
-        if rows[i] < 0:
-            out[:, i] = np.float32(0.0)
-        else:
+    tile = np.empty((TILE, vectors.shape[1]), np.float32)
+    for first in range(0, len(rows), TILE):
+        count = min(TILE, len(rows) - first)
+        for i in range(count):
+            row, some = rows[first + i], False
             for d in range(vectors.shape[1]):
-                out[d, i] = vectors[rows[i], d]
-                if out[d, i] != np.float32(0.0):
-                    found[i] = True
+                tile[i, d] = vectors[row, d] if row >= 0 else np.float32(0.0)
+                some |= tile[i, d] != np.float32(0.0)
+            found[first + i] = some
+        # A line of memory of `out` is filled at once, and not met again at each of its columns.
+        for d in range(vectors.shape[1]):
+            for i in range(count):
+                out[d, first + i] = tile[i, d]
     return found
 
 
