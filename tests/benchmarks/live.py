@@ -20,7 +20,7 @@ import redis
 from deploy import servers
 from deploy.ports import HOST, free_port
 from deploy.probes import is_healthy
-from deploy.processes import Child, Program, running
+from deploy.processes import Child, Program, running, spawn, stop, wait_until_ready
 from features.events import Event, dump_event, record_key
 from features.plan import FeatureRepo
 from features.project import Projection
@@ -30,6 +30,7 @@ from streaming.records import Outgoing
 from tests.benchmarks.ground import applied, valkey
 
 TIMEOUT_S = 300.0
+START_S = 30.0
 BURST_S = 0.002
 Keyed = tuple[bytes, bytes]
 
@@ -134,8 +135,9 @@ def emptied(ground: Servers, topic: str, partitions: int) -> Servers:
 
 
 @contextmanager
-def working(ground: Servers) -> Iterator[Live]:
-    """`route` and `aggregate`, once both have joined their groups."""
+def working(ground: Servers, *, together: bool = False) -> Iterator[Live]:
+    """`route` and `aggregate`, once both have joined their groups; begun `together` where nothing
+    waits in the log, as to join takes seconds: else `aggregate` is there when `route` begins."""
     environment = {
         "HEADRACE_KAFKA": f"{HOST}:{ground.broker.port}",
         "HEADRACE_REDIS": f"redis://{HOST}:{ground.redis_port}/0",
@@ -146,17 +148,21 @@ def working(ground: Servers) -> Iterator[Live]:
         "HEADRACE_UPDATES_PARTITIONS": str(ground.partitions),
         **servers.BROKER_SETTINGS,
     }
-    programs = [_worker(name, environment, ground.give_way) for name in ("route", "aggregate")]
     with redis.Redis(HOST, ground.redis_port) as client:
         process_id = int(client.info("server")["process_id"])
     valkey_ = Child("valkey", process_id, psutil.Process(process_id).create_time(), 0, "")
-    with (
-        # First, so that it is there when `route` begins with what waits in the log.
-        running(programs[1], ground.folder / "aggregate.log") as aggregate,
-        running(programs[0], ground.folder / "route.log") as route,
-    ):
-        children = (route, aggregate, ground.broker, valkey_)
+    begun: list[tuple[Program, Child]] = []
+    try:
+        for name in ("aggregate", "route"):
+            program = _worker(name, environment, ground.give_way)
+            begun.append((program, spawn(program, ground.folder / f"{name}.log")))
+            if not together:
+                wait_until_ready(begun, START_S)
+        wait_until_ready(begun, START_S)
+        children = (*(child for _, child in begun), ground.broker, valkey_)
         yield Live(ground, {child.name: child for child in children})
+    finally:
+        stop(child for _, child in begun)
 
 
 def _worker(name: str, environment: Mapping[str, str], gives_way: bool) -> Program:
