@@ -70,6 +70,15 @@ class Observer:
             if amount:
                 self._totals.labels(self._process, kind).inc(amount)
 
+    def expect(self, *kinds: str) -> None:
+        """Show these kinds from the start, at 0.
+
+        What a series brings when it first appears is no increase to those who look at increases:
+        a first dead letter would be lost.
+        """
+        for kind in kinds:
+            self._totals.labels(self._process, kind)
+
     def set(self, kind: str, value: float) -> None:
         """Say where something stands."""
         self._gauges.labels(self._process, kind).set(value)

@@ -110,6 +110,7 @@ def _run_until_idle(
 def _route(
     settings: StreamingSettings, plans: PlanSource, observer: Observer, traces: Traces
 ) -> tuple[Worker, Callable[[], None]]:
+    observer.expect("accepted", "repeated", "dead")
     broker, events = open_broker(settings), settings.events_topic or plans.read().topic
     _topics(settings, plans.project, broker, events)
     topic_id = broker.topic_id(events)

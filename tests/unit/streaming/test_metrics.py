@@ -95,6 +95,13 @@ def test_of_plans_only_the_one_in_use_is_shown(observer: Observer) -> None:
     assert [s for s in _shown(observer) if "plan" in s] == ['headrace_plan_info{version="new"}']
 
 
+def test_what_is_expected_is_shown_before_it_happens(observer: Observer) -> None:
+    observer.expect("dead")
+    assert _shown(observer)['headrace_events_total{kind="dead"}'] == 0
+    observer.add(Counter(dead=1))
+    assert _shown(observer)['headrace_events_total{kind="dead"}'] == 1
+
+
 def test_counts_add_up(observer: Observer) -> None:
     observer.add(Counter(late=2, dead=0))
     observer.add(Counter(late=3))
