@@ -49,24 +49,8 @@ class Access:
         return iam.PolicyStatement(actions=["s3:ListBucket"], resources=[bucket.bucket_arn])
 
     def _role(self, component: str, statements: Sequence[iam.PolicyStatement]) -> iam.Role:
-        provider = self._cluster.eks.open_id_connect_provider
-        issuer = provider.open_id_connect_provider_issuer
-        account = f"system:serviceaccount:{self._settings.namespace}:headrace-{component}"
-        claims = cdk.CfnJson(
-            self._stack,
-            f"Claims-{component}",
-            value={f"{issuer}:aud": "sts.amazonaws.com", f"{issuer}:sub": account},
-        )
-        role = iam.Role(
-            self._stack,
-            f"Role-{component}",
-            role_name=f"{self._settings.name}-{component}",
-            assumed_by=iam.FederatedPrincipal(
-                provider.open_id_connect_provider_arn,
-                {"StringEquals": claims},
-                "sts:AssumeRoleWithWebIdentity",
-            ),
-        )
+        account = f"headrace-{component}"
+        role = self._cluster.role_of(self._stack, self._settings, component, account)
         for statement in statements:
             role.add_to_policy(statement)
         keys = iam.PolicyStatement(

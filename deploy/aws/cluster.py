@@ -78,6 +78,29 @@ class Cluster:
             settings.batch_nodes_max,
         )
 
+    def role_of(
+        self, stack: cdk.Stack, settings: StackSettings, component: str, account: str
+    ) -> iam.Role:
+        """A role that one ServiceAccount of the namespace has, and nobody else."""
+        provider = self.eks.open_id_connect_provider
+        issuer = provider.open_id_connect_provider_issuer
+        subject = f"system:serviceaccount:{settings.namespace}:{account}"
+        claims = cdk.CfnJson(
+            stack,
+            f"Claims-{component}",
+            value={f"{issuer}:aud": "sts.amazonaws.com", f"{issuer}:sub": subject},
+        )
+        return iam.Role(
+            stack,
+            f"Role-{component}",
+            role_name=f"{settings.name}-{component}",
+            assumed_by=iam.FederatedPrincipal(
+                provider.open_id_connect_provider_arn,
+                {"StringEquals": claims},
+                "sts:AssumeRoleWithWebIdentity",
+            ),
+        )
+
     def _launch_template(self, stack: cdk.Stack) -> ec2.LaunchTemplate:
         return ec2.LaunchTemplate(
             stack,

@@ -4,6 +4,7 @@ A model of sizes, not a bill: measured figures of one machine, list prices, and 
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Final
 
 import yaml
 from pydantic import BaseModel, ConfigDict
+
+from deploy.aws.alarms import OURS, WATCHED, Level, Share, of_services
+from deploy.aws.collector import REPLICAS, SCRAPE_S
 
 HERE: Final = Path(__file__).parent
 COST: Final = HERE / "COST.md"
@@ -41,6 +45,7 @@ class Prices(_Read):
     spot_share: float
     gib_month: dict[str, float]
     gib_between_zones: float
+    cloudwatch: dict[str, float]
 
     def core_hour(self, instance: str) -> float:
         """Dollars of one core for an hour."""
@@ -59,6 +64,7 @@ class Measured(_Read):
     archive_bytes_per_event: float
     rank_answer_bytes: float
     serving_log_bytes: float
+    metric_event_bytes: float
 
 
 class Assumptions(_Read):
@@ -80,6 +86,8 @@ class Assumptions(_Read):
     archive_months: float = 13
     zones: int = 3
     replicas: int = 3
+    partitions: int = 24
+    """Of `events` and `updates`, whose lag is told."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ class Cost:
 
     @property
     def per_thousand_rankings(self) -> float:
-        """Rankers' nodes, and their half of what both need."""
+        """Rankers' nodes, what CloudWatch is told of them, and their half of what both need."""
         return 1000 * self.serving / self.rankings
 
     @property
@@ -173,7 +181,13 @@ def cost(size: Size, prices: Prices, measured: Measured, given: Assumptions) -> 
             2 * shards * cache.dollars * HOURS_A_MONTH,
         ),
     }
-    serving = rank_nodes * node_month + sum(dollars for _, dollars in shared.values()) / 2
+    # Were there a process on every core; each shows so many series of what alarms watch.
+    shown = Counter(one.metric.startswith("headrace_rank_") for one in WATCHED)
+    cores = prices.hour[size.nodes].cores
+    rank_gib = _events_gib(rank_nodes * cores * shown[True], measured)
+    stream_gib = _events_gib(stream_nodes * cores * shown[False] + given.partitions, measured)
+    serving = rank_nodes * node_month + rank_gib * prices.cloudwatch["log_gib"]
+    serving += sum(dollars for _, dollars in shared.values()) / 2
     lines = {
         "Rankers": (f"{rank_nodes} {size.nodes}", rank_nodes * node_month),
         "Workers": (f"{stream_nodes} {size.nodes}", stream_nodes * node_month),
@@ -184,9 +198,26 @@ def cost(size: Size, prices: Prices, measured: Measured, given: Assumptions) -> 
             + kept * prices.gib_month["msk"],
         ),
         "Archive": (f"{archived:,.0f} GiB in S3", archived * prices.gib_month["s3"]),
+        "CloudWatch": _cloudwatch(rank_gib + stream_gib, prices, given),
         "Between zones": (f"{crossing:,.0f} GiB", crossing * prices.gib_between_zones),
     }
     return Cost(size, rankings, events, lines, serving)
+
+
+def _events_gib(series: float, measured: Measured) -> float:
+    """Of a month's log of which CloudWatch makes metrics, for so many series of the processes."""
+    scrapes = REPLICAS * SECONDS_A_MONTH / SCRAPE_S
+    return series * scrapes * measured.metric_event_bytes / GIB
+
+
+def _cloudwatch(gib: float, prices: Prices, given: Assumptions) -> tuple[str, float]:
+    """Metrics, the metrics that alarms watch, and the log that ours are made of."""
+    alarms: list[Share | Level] = [*OURS, *of_services("", given.zones, "")]
+    watched = sum(len(one.series) for one in alarms)
+    price = prices.cloudwatch
+    dollars = len(WATCHED) * price["metric_month"] + watched * price["alarm_metric_month"]
+    what = f"{len(WATCHED)} metrics, {len(alarms)} alarms on {watched}, {gib:,.1f} GiB of events"
+    return what, dollars + gib * price["log_gib"]
 
 
 HEAD: Final = """# What it costs on AWS
@@ -197,12 +228,13 @@ Computed by `python -m deploy.aws.cost` from [measured figures](measured.yaml),
 own into the two files and run it again.
 """
 SHARES: Final = """
-Rankings pay for the rankers' nodes and half of what both need (EKS, NAT, Valkey); events pay for
-the rest. The smallest size is mostly what three zones cost when idle.
+Rankings pay for the rankers' nodes, what CloudWatch is told of them, and half of what both need
+(EKS, NAT, Valkey); events pay for the rest. The smallest size is mostly what three zones cost when
+idle.
 """
 LEFT_OUT: Final = """
 Left out: support, taxes, savings plans (some 30 to 50 % less), training and replay (spot, some
-{spot} less than on demand), logs and metrics, traffic to the internet.
+{spot} less than on demand), logs, brokers' own detailed metrics, traffic to the internet.
 """
 UNITS: Final = (
     *("users", "rankings a month", "events a month"),

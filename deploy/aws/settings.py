@@ -25,6 +25,13 @@ class StackSettings(BaseModel):
     cache_shards: int = Field(3, ge=1)
     archive_expire_days: int = Field(400, ge=30)
     alarm_email: str | None = None
+    collector_image: str = "public.ecr.aws/aws-observability/aws-otel-collector:v0.49.0"
+    """What ships metrics to CloudWatch; from a registry of your own, and by digest, if you like."""
+    ports_tls: bool = False
+    """As the chart's: whether `ports.tls` names a Secret."""
+    ports_tokens: str = ""
+    """As the chart's `ports.tokens.name`: the Secret whose key `ports_token_key` is a token."""
+    ports_token_key: str = "admin"
 
     def arn(self, service: str, resource: str) -> str:
         """The ARN of something in this account and region."""

@@ -8,6 +8,7 @@ from deploy.aws.data import Data
 from deploy.aws.faults import Faults
 from deploy.aws.network import Network
 from deploy.aws.settings import StackSettings
+from deploy.aws.shipping import Shipping
 from deploy.aws.watch import Watch
 
 
@@ -17,5 +18,6 @@ def fill(stack: cdk.Stack, settings: StackSettings) -> None:
     data = Data(stack, settings, network)
     cluster = Cluster(stack, settings, network, data)
     Access(stack, settings, data, cluster)
+    Shipping(stack, settings, cluster)
     watch = Watch(stack, settings, data)
     Faults(stack, settings, cluster, watch)

@@ -1,7 +1,5 @@
 """What watches: alarms on what users would notice first, and on what is about to run out."""
 
-from collections.abc import Mapping
-
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
@@ -9,15 +7,18 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 
+from deploy.aws.alarms import (
+    CLUSTER,
+    NAMESPACE,
+    RANKER,
+    STREAM,
+    Level,
+    Series,
+    Share,
+    of_services,
+)
 from deploy.aws.data import Data
 from deploy.aws.settings import StackSettings
-
-OURS = "Headrace"
-"""The namespace to which the cluster's collector sends `headrace_*` (guides/kubernetes.md)."""
-
-
-# No word of the ranker is as bad as a bad one.
-BREACH = cloudwatch.TreatMissingData.BREACHING
 
 
 class Watch:
@@ -31,65 +32,49 @@ class Watch:
         )
         if settings.alarm_email is not None:
             self.topic.add_subscription(subscriptions.EmailSubscription(settings.alarm_email))
-        of_cluster = {"ClusterName": settings.name}
-        self.ranker = [
-            self._alarm(
-                f"Ranker{name}", OURS, metric, of_cluster, above, minutes=minutes, missing=BREACH
-            )
-            for name, metric, above, minutes in (
-                ("Slow", "headrace_ranker_p99_ms", 150, 3),
-                ("Fails", "headrace_rank_failed_share", 0.01, 2),
-                ("Degraded", "headrace_rank_degraded_share", 0.05, 5),
-            )
-        ]
-        self._alarm("EventsBehind", OURS, "headrace_lag_records", of_cluster, 500_000, minutes=5)
-        self._alarm("DeadLetters", OURS, "headrace_dead_letters_rate", of_cluster, 1, minutes=10)
-        self._alarm(
-            "PartitionStopped", OURS, "headrace_partition_stopped", of_cluster, 0, minutes=1
-        )
-        brokers = {"Cluster Name": settings.name}
-        for broker in range(1, len(settings.zones) + 1):
-            one = {**brokers, "Broker ID": str(broker)}
-            self._alarm(
-                f"BrokerDisk{broker}", "AWS/Kafka", "KafkaDataLogsDiskUsed", one, 75, minutes=15
-            )
-            self._alarm(f"BrokerBusy{broker}", "AWS/Kafka", "CpuUser", one, 60, minutes=15)
-        self._alarm("BrokerAway", "AWS/Kafka", "UnderReplicatedPartitions", brokers, 0, minutes=10)
-        cache = {"ReplicationGroupId": data.cache.ref}
-        # `noeviction`: a full cache refuses writes, and the stream waits.
-        self._alarm(
-            "CacheFull", "AWS/ElastiCache", "DatabaseMemoryUsagePercentage", cache, 70, minutes=10
-        )
-        self._alarm("CacheBusy", "AWS/ElastiCache", "EngineCPUUtilization", cache, 70, minutes=10)
-        self._alarm("CacheReplicaBehind", "AWS/ElastiCache", "ReplicationLag", cache, 5, minutes=5)
+        self.ranker = [self._alarm(one) for one in RANKER]
+        for one in STREAM:
+            self._alarm(one)
+        for level in of_services(settings.name, len(settings.zones), data.cache.ref):
+            self._alarm(level)
 
-    def _alarm(
-        self,
-        name: str,
-        namespace: str,
-        metric: str,
-        dimensions: Mapping[str, str],
-        above: float,
-        *,
-        minutes: int,
-        missing: cloudwatch.TreatMissingData = cloudwatch.TreatMissingData.NOT_BREACHING,
-    ) -> cloudwatch.Alarm:
+    def _alarm(self, declared: Share | Level) -> cloudwatch.Alarm:
+        silence = cloudwatch.TreatMissingData.NOT_BREACHING
+        if isinstance(declared, Share) and declared.silence_rings:
+            silence = cloudwatch.TreatMissingData.BREACHING
         alarm = cloudwatch.Alarm(
             self._stack,
-            f"Alarm{name}",
-            alarm_name=f"{self._settings.name}-{name}",
-            metric=cloudwatch.Metric(
-                namespace=namespace,
-                metric_name=metric,
-                dimensions_map=dict(dimensions),
-                statistic="Maximum",
-                period=cdk.Duration.minutes(1),
-            ),
-            threshold=above,
+            f"Alarm{declared.name}",
+            alarm_name=f"{self._settings.name}-{declared.name}",
+            metric=self._metric(declared),
+            threshold=declared.above,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
-            evaluation_periods=minutes,
-            treat_missing_data=missing,
+            evaluation_periods=declared.minutes,
+            treat_missing_data=silence,
         )
         alarm.add_alarm_action(actions.SnsAction(self.topic))
         alarm.add_ok_action(actions.SnsAction(self.topic))
         return alarm
+
+    def _metric(self, declared: Share | Level) -> cloudwatch.IMetric:
+        if isinstance(declared, Level):
+            return self._watched(declared.namespace, declared.of, "Maximum")
+        series = {
+            name: self._watched(NAMESPACE, one, "Sum") for name, one in declared.series.items()
+        }
+        return cloudwatch.MathExpression(
+            expression=declared.expression,
+            label=declared.name,
+            using_metrics=series,
+            period=cdk.Duration.minutes(1),
+        )
+
+    def _watched(self, namespace: str, one: Series, statistic: str) -> cloudwatch.Metric:
+        ours = {CLUSTER: self._settings.name} if namespace == NAMESPACE else {}
+        return cloudwatch.Metric(
+            namespace=namespace,
+            metric_name=one.metric,
+            dimensions_map={**ours, **dict(one.labels)},
+            statistic=statistic,
+            period=cdk.Duration.minutes(1),
+        )

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip("aws_cdk", reason="the AWS stack's own environment: make aws-test")
 
 from aws_cdk import Validations
 from cdk_nag import AwsSolutionsChecks
 
+from deploy.aws.alarms import WATCHED
 from deploy.aws.app import make_app
 from deploy.aws.exceptions import EXCEPTIONS
 from deploy.aws.settings import StackSettings
+from tests.collecting import told
 
 SETTINGS = StackSettings()
 # Zones are named, so that the template says where it is; CDK says twice what depends on what.
@@ -155,7 +158,9 @@ def test_each_role_is_one_service_account_s_and_writes_only_what_it_must(
         for name, resource in template.items()
         if resource["Type"] == "AWS::IAM::Role" and (one := resource["Properties"]).get("RoleName")
     }
-    assert set(roles) == {"route", "aggregate", "archive", "ranker", "replay", "apply"}
+    assert set(roles) == {
+        *("route", "aggregate", "archive", "ranker", "replay", "apply", "collector"),
+    }
     writers = set()
     for component, logical in roles.items():
         trust = json.dumps(template[logical]["Properties"]["AssumeRolePolicyDocument"])
@@ -188,6 +193,82 @@ def test_every_experiment_stops_when_the_ranker_s_alarms_ring(template: dict[str
         "aws:network:disrupt-connectivity",
         "aws:elasticache:replicationgroup-interrupt-az-power",
     }
+
+
+def manifest(template: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """What a resource gives to Kubernetes; what is known at the deployment alone stands as `?`."""
+    (found,) = (
+        resource["Properties"]["Manifest"]
+        for logical, resource in template.items()
+        if "KubernetesResource" in resource["Type"] and logical.startswith(name)
+    )
+    parts = found["Fn::Join"][1] if isinstance(found, dict) else [found]
+    return list(json.loads("".join(one if isinstance(one, str) else "?" for one in parts)))
+
+
+def watched(alarm: dict[str, Any]) -> list[dict[str, Any]]:
+    """The metrics of an alarm, or of its expression."""
+    if "Metrics" not in alarm:
+        return [alarm]
+    return [one["MetricStat"]["Metric"] for one in alarm["Metrics"] if "MetricStat" in one]
+
+
+def test_every_alarm_s_metrics_are_what_the_collector_of_the_template_sends(
+    template: dict[str, Any],
+) -> None:
+    (held,) = (o for o in manifest(template, "Collector") if o["kind"] == "ConfigMap")
+    content = yaml.safe_load(held["data"]["collector.yaml"])
+    sender = content["exporters"]["awsemf"]
+    ours = [
+        (alarm["AlarmName"], metric)
+        for alarm in of_type(template, "AWS::CloudWatch::Alarm")
+        for metric in watched(alarm)
+        if not metric["Namespace"].startswith("AWS/")
+    ]
+    assert len({name for name, _ in ours}) == 7
+    found = set()
+    for _, metric in ours:
+        assert metric["Namespace"] == sender["namespace"]
+        dimensions = {one["Name"]: one["Value"] for one in metric["Dimensions"]}
+        labels = {k: v for k, v in dimensions.items() if k != "ClusterName"}
+        sample = [(metric["MetricName"], labels)]
+        wanted = (metric["MetricName"], frozenset(dimensions.items()))
+        assert told(content, sample) == [wanted]
+        found.add(wanted)
+    assert len(found) == len(WATCHED)
+
+
+def test_the_collector_may_write_its_log_and_nothing_else(template: dict[str, Any]) -> None:
+    (log,) = (
+        name for name, one in template.items()
+        if one["Type"] == "AWS::Logs::LogGroup"
+        and one["Properties"].get("LogGroupName") == "/headrace/metrics"
+    )  # fmt: skip
+    (policy,) = (
+        one for one in of_type(template, "AWS::IAM::Policy")
+        if any("Rolecollector" in role["Ref"] for role in one["Roles"])
+    )  # fmt: skip
+    assert policy["PolicyDocument"]["Statement"] == [
+        {
+            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+            "Effect": "Allow",
+            "Resource": {"Fn::GetAtt": [log, "Arn"]},
+        }
+    ]
+    kinds = {one["kind"]: one for one in manifest(template, "Collector")}
+    (rule,) = kinds["Role"]["rules"]
+    assert rule == {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
+    assert kinds["ServiceAccount"]["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": "?"}
+
+
+def test_the_stack_s_end_leaves_the_namespace(template: dict[str, Any]) -> None:
+    (one,) = manifest(template, "Namespace")
+    assert (one["kind"], one["metadata"]["name"]) == ("Namespace", SETTINGS.namespace)
+    kept = [
+        r["DeletionPolicy"] for name, r in template.items()
+        if "KubernetesResource" in r["Type"] and name.startswith("Namespace")
+    ]  # fmt: skip
+    assert kept == ["Retain"]
 
 
 def test_every_alarm_tells_somebody(template: dict[str, Any]) -> None:

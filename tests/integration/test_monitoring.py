@@ -3,7 +3,7 @@
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,16 @@ import httpx
 import pytest
 import yaml
 
+from deploy.aws.alarms import WATCHED
+from deploy.aws.collector import config
+from deploy.aws.settings import StackSettings
 from deploy.monitoring.__main__ import FOLDER
 from deploy.monitoring.dashboards import queries
 from deploy.monitoring.rules import rules
 from deploy.ports import HOST, free_port
 from deploy.probes import is_ready
 from deploy.processes import Program, running
+from tests.collecting import metric_of, samples, told
 from tests.records import good_events
 from tests.waiting import until
 from tests.workers import Stream, stream
@@ -108,6 +112,7 @@ def test_every_query_finds_its_metrics_and_an_alert_fires_when_a_process_ends(
             freshness = 'headrace:slo_bad:ratio_rate5m{slo="freshness"}'
             until(lambda: watched.value(freshness), 60, "for a ratio", 0.5)
             _known(watched, [*queries(), *_expressions()])
+            _sent_to_cloudwatch(ports.values())
             groups = watched.ask("rules")["groups"]
             assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
             assert watched.value('ALERTS{alertname="HeadraceProcessDown"}') == []
@@ -120,6 +125,15 @@ def test_every_query_finds_its_metrics_and_an_alert_fires_when_a_process_ends(
 def _rank(port: int) -> None:
     answer = httpx.post(f"http://{HOST}:{port}/v1/rank", json={"user_id": "u1"}, trust_env=False)
     assert answer.status_code == 200
+
+
+def _sent_to_cloudwatch(ports: Iterable[int]) -> None:
+    """What alarms of the AWS stack watch is shown from the start, but for a fault."""
+    pages = [httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False).text for port in ports]
+    shown = [sample for page in pages for sample in samples(page)]
+    sent = set(told(config(StackSettings(), "/headrace/metrics"), shown))
+    missing = {metric_of(one) for one in WATCHED} - sent
+    assert {metric for metric, _ in missing} == {"headrace_partition_stopped"}
 
 
 def _expressions() -> list[str]:
