@@ -3,17 +3,18 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import lightgbm
 import numpy as np
-from numpy.typing import NDArray
 
 from features.as_of_kernels import Floats
 from features.errors import BadInput
 from ranker.scoring.model import Objective
 from ranker.training.averaging import averaged
 from ranker.training.calibrating import Method
+from ranker.training.growing import Ground, Grown, Here, Lesson
 from ranker.training.rows import TrainingRows
 
 PARAMETERS: dict[str, Any] = {
@@ -73,33 +74,26 @@ def fit(
     trees: int | None = None,
     stop_on: TrainingRows | None = None,
     progress: Callable[[int], None] = lambda tree: None,
+    ground: Ground = Here(),  # noqa: B008  (stateless)
 ) -> Fitted:
     """One head of so many trees; with `stop_on` and patience, as many as still gain on its rows.
 
     BadInput when a constraint names no column.
     """
     parameters = booster_parameters(rows.columns, objective, fitting)
-    data = dataset(rows, action, objective)
-    length = trees or fitting.trees
-
-    def boost(number: int, stop: lightgbm.Dataset | None = None) -> lightgbm.Booster:
-        done = number * length
-        callbacks: list[Any] = [lambda env: progress(done + env.iteration + 1)]
-        if stop is not None:
-            callbacks.append(lightgbm.early_stopping(fitting.patience or 1, verbose=False))
-        seeded = {**parameters, "seed": fitting.seed + number}
-        return lightgbm.train(seeded, data, length, [stop] if stop else None, callbacks=callbacks)
-
-    if stop_on is None or fitting.patience is None:
-        boosters = [boost(number) for number in range(fitting.average)]
-    else:
-        first = boost(0, dataset(stop_on, action, objective, data))
-        length = first.best_iteration  # its twins are as long
-        boosters = [first, *(boost(number) for number in range(1, fitting.average))]
-    gain = np.sum([b.feature_importance("gain", iteration=length) for b in boosters], axis=0)
+    length, patience = trees or fitting.trees, fitting.patience if stop_on is not None else None
+    boosters: list[Grown] = []
+    lesson = Lesson(rows, action, objective, None if patience is None else stop_on)
+    with ground.lay(lesson) as grow:
+        for number in range(fitting.average):
+            seeded = {**parameters, "seed": fitting.seed + number}
+            one = grow(seeded, length, patience, partial(_told, progress, number * length))
+            boosters.append(one)
+            length, patience = one.trees, None  # its twins are as long
+    gain = np.sum([one.gain for one in boosters], axis=0)
     share = gain / max(gain.sum(), np.finfo(np.float64).tiny)
     return Fitted(
-        averaged([booster.model_to_string(num_iteration=length) for booster in boosters]),
+        averaged([one.text for one in boosters]),
         length,
         dict(zip(rows.columns, share.tolist(), strict=True)),
     )
@@ -121,27 +115,8 @@ def booster_parameters(
     return parameters
 
 
-def dataset(
-    rows: TrainingRows, action: str, objective: Objective, reference: Any = None
-) -> lightgbm.Dataset:
-    """The rows as LightGBM takes them: binned, a byte a value, whatever they take on disk."""
-    return lightgbm.Dataset(
-        rows.matrix,
-        rows.labels[action],
-        weight=rows.weight,
-        group=request_sizes(rows.request) if objective == "lambdarank" else None,
-        feature_name=list(rows.columns),
-        reference=reference,
-        free_raw_data=False,
-    )
-
-
-def request_sizes(request: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many rows each request has, in their order."""
-    if not len(request):
-        return np.zeros(0, np.int64)
-    begins = np.flatnonzero(np.concatenate([[True], np.diff(request) != 0]))
-    return np.diff(np.append(begins, len(request)))
+def _told(progress: Callable[[int], None], before: int, tree: int) -> None:
+    progress(before + tree)
 
 
 def raw_scores(text: str, matrix: Floats) -> Floats:

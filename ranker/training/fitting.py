@@ -17,6 +17,7 @@ from ranker.scoring.model import HEAD_NAME, DataSpan, Manifest, Objective, Train
 from ranker.training.boosting import Fitting, fit, raw_scores
 from ranker.training.calibrating import fit_calibration
 from ranker.training.evaluation import auc, log_loss, ndcg, request_gauc
+from ranker.training.growing import Ground, Here
 from ranker.training.rows import TrainingRows
 
 _HEAD_NAME = re.compile(HEAD_NAME)
@@ -50,11 +51,14 @@ def train_heads(
     heads: Sequence[HeadSpec],
     fitting: Fitting = Fitting(),  # noqa: B008  (frozen)
     progress: Callable[[str, int], None] = lambda head, tree: None,
+    ground: Ground = Here(),  # noqa: B008  (stateless)
 ) -> list[TrainedHead]:
     """Train each head on all rows; its metrics are of a twin that did not see the newest
     `held_back` of the requests (split by time, never at random), and so are its calibration and,
-    with patience, its number of trees.
+    with patience, its number of trees. They grow on the given ground; BadInput when their
+    parameters ask for what it cannot do.
     """
+    ground.refuse(fitting.parameters)
     cut = int(np.quantile(rows.now, 1 - fitting.held_back)) if len(rows) else 0
     trained = []
     for head in heads:
@@ -65,7 +69,7 @@ def train_heads(
                 f"{len(label)} training rows, so there is nothing to learn; choose another action, "
                 "or a longer span"
             )
-        twin = _judged(rows, head, cut, fitting)
+        twin = _judged(rows, head, cut, fitting, ground)
         fitted = fit(
             rows,
             head.action,
@@ -73,6 +77,7 @@ def train_heads(
             fitting,
             trees=twin.trees,
             progress=partial(progress, head.name),
+            ground=ground,
         )
         trained.append(
             TrainedHead(
@@ -125,7 +130,9 @@ class _Twin:
     trees: int | None = None
 
 
-def _judged(rows: TrainingRows, head: HeadSpec, cut: int, fitting: Fitting) -> _Twin:
+def _judged(
+    rows: TrainingRows, head: HeadSpec, cut: int, fitting: Fitting, ground: Ground
+) -> _Twin:
     """AUC, request GAUC and NDCG@10 on the requests after the cut, those that are defined; and
     for a binary head what its raw scores came to mean there.
 
@@ -137,7 +144,7 @@ def _judged(rows: TrainingRows, head: HeadSpec, cut: int, fitting: Fitting) -> _
         return _Twin({})
     older = late.now < np.median(late.now)
     stop_on = late.part(older) if fitting.patience is not None and older.any() else None
-    fitted = fit(early, head.action, head.objective, fitting, stop_on=stop_on)
+    fitted = fit(early, head.action, head.objective, fitting, stop_on=stop_on, ground=ground)
     score, label = raw_scores(fitted.text, late.matrix), late.labels[head.action]
     shown = ~older if stop_on is not None else np.ones(len(late), np.bool_)
     if len(np.unique(label[shown])) < 2:
