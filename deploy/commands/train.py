@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STRONGEST = 10
 DIRECTIONS = {"rises": 1, "falls": -1}
 MODEL, LABELS, BOOSTING = "The model", "What is learnt from", "How it is learnt"
+WHERE = "Where it is learnt"
 
 
 def train(
@@ -169,6 +170,34 @@ def train(
             rich_help_panel=BOOSTING,
         ),
     ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            "--dask",
+            metavar="ADDRESS",
+            help="Train on all workers of this Dask scheduler (`tcp://HOST:8786`).",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    dask_workers: Annotated[
+        int | None,
+        typer.Option(
+            "--dask-workers",
+            min=1,
+            max=64,
+            help="Train on so many workers of Dask, started on this machine for the time.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    dask_timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--dask-timeout",
+            help="How long the cluster may give no sign, no tree included, before training is "
+            "given up (`30s`, `1h`). Default: 5m.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
 ) -> None:
     """Train a ranker: learn what followed what was shown.
 
@@ -176,6 +205,9 @@ def train(
     as of its own request; --from-rankings takes rows as they were served. What a model is judged
     by is later than what it learnt from, never drawn at random.
     """
+    from dataclasses import replace
+
+    from deploy.training.ground import ground
     from deploy.training.made import Span
     from deploy.training.replayed import replayed
     from deploy.training.served import served
@@ -213,7 +245,10 @@ def train(
     with (
         TemporaryDirectory(dir=output.parent) as scratch,
         Progress(*shown, console=Console(stderr=True)) as bar,
+        ground(dask, dask_workers, dask_timeout) as where,
     ):
+        where.refuse(fitting.parameters)
+        fitting = replace(fitting, workers=where.workers)
         spill = Path(scratch) / "rows" if on_disk else None
         span = Span(from_ms, until_ms, window_ms)
         actions = sorted({head.action for head in heads})
@@ -233,7 +268,11 @@ def train(
             rows = thinned(rows, negatives, seed)
         tasks = {h.name: bar.add_task(f"training {h.name}", total=None) for h in heads}
         trained = train_heads(
-            rows, heads, fitting, lambda name, tree: bar.update(tasks[name], completed=tree)
+            rows,
+            heads,
+            fitting,
+            lambda name, tree: bar.update(tasks[name], completed=tree),
+            where,
         )
         write_model(output, trained, rows, plan, service, made.events, fitting)
     _print_heads(trained, rows, made, output)

@@ -52,6 +52,8 @@ class Fitting:
     calibration: Method = "auto"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """LightGBM's own, over PARAMETERS."""
+    workers: int = 1
+    """That the rows were dealt out to: for the record, the ground has them."""
 
 
 @dataclass(frozen=True, slots=True)

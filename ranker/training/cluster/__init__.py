@@ -1,0 +1,1 @@
+"""Growing boosters on the workers of a Dask cluster, by `lightgbm.dask`."""
