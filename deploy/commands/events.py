@@ -103,6 +103,12 @@ def adapt(
     fetch: Annotated[
         bool, typer.Option("--fetch", help="First put the data set into FOLDER (movielens).")
     ] = False,
+    repo: Annotated[
+        Path,
+        typer.Option(
+            "--repo", envvar="HEADRACE_REPO", help="Feature repository that says what counts."
+        ),
+    ] = Path("feature_repo"),
 ) -> None:
     """Turn a data set into a file of events, and say what looks wrong with them.
 
@@ -118,7 +124,8 @@ def adapt(
     2. What was done? Each click, view, like or purchase is an
     EngagementEvent with that same request_id; its `value` is the time
     watched or the like. Give actions the names that
-    feature_repo/stored.py counts. What people did before the records
+    feature_repo/stored.py counts: others are listed as uncounted, with
+    how often they came. What people did before the records
     begin is an EngagementEvent `view` without request_id.
 
     3. What is known of items and users beforehand? An ItemEvent
@@ -133,6 +140,7 @@ def adapt(
     """
     from pydantic import ValidationError
 
+    from deploy import uncounted
     from features.errors import BadInput
     from streaming.adapters import ADAPTERS, movielens
     from streaming.adapters.review import Review
@@ -159,8 +167,16 @@ def adapt(
     console.print(f"{count:,} events written to {escape(str(output))}", soft_wrap=True)
     actions = ", ".join(f"{name} {times:,}" for name, times in review.actions.most_common())
     console.print(f"actions: {escape(actions) or 'none'}", soft_wrap=True)
-    for remark in review.remarks():
+    remarks = review.remarks()
+    if told := uncounted.report(review.acted(), repo, file_of(name)):
+        remarks.append(told)
+    for remark in remarks:
         console.print(f"[yellow]look again:[/] {escape(remark)}", soft_wrap=True)
+
+
+def file_of(adapter: str) -> str:
+    """The file in which an adapter, ours or one's own, names actions."""
+    return adapter if adapter.endswith(".py") else f"streaming/adapters/{adapter}.py"
 
 
 def _own_adapter(file: Path) -> Callable[[Path], "Iterator[Event]"]:

@@ -60,8 +60,13 @@ class Review:
         elif isinstance(event, UserEvent):
             self._seen["users"] += 1
 
-    def remarks(self, declared: Iterable[str] = ()) -> list[str]:
-        """What looks wrong, worst first; `declared` are the actions that some view counts."""
+    def acted(self) -> dict[str, int]:
+        """How often each action came, impressions too, which stored views count likewise."""
+        shown = {"impression": self.kinds["impression"]} if self.kinds["impression"] else {}
+        return shown | dict(self.actions)
+
+    def remarks(self) -> list[str]:
+        """What looks wrong, worst first."""
         kinds, seen = self.kinds, self._seen
         acts, shown = kinds["engagement"], seen["shown"]
         rows = {
@@ -84,13 +89,4 @@ class Review:
             f"{seen['bare']:,} of {kinds['item']:,} items have neither author nor categories: "
             "rates and affinities of those stay empty": seen["bare"] > MANY * max(kinds["item"], 1),
         }
-        found = [remark for remark, wrong in rows.items() if wrong]
-        known = set(declared)
-        for action, count in self.actions.most_common():
-            if known and action not in known:
-                near = ", ".join(sorted(known))
-                found.append(
-                    f"action {action!r} ({count:,} times) is counted by no view: map it to one of "
-                    f"{near}, or declare it in feature_repo/stored.py"
-                )
-        return found
+        return [remark for remark, wrong in rows.items() if wrong]

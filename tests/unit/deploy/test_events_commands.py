@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from typer.testing import CliRunner, Result
 
+from deploy import uncounted
 from deploy.commands import events as commands
 from features.errors import BadInput
 from features.events import dump_event, parse_events, record_key
@@ -18,6 +19,12 @@ from streaming.records import Outgoing
 from tests.records import good_events
 
 GOOD = good_events(seed=5, n=2500)
+
+
+@pytest.fixture(autouse=True)
+def _no_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nowhere near a feature repository, unless a test names one."""
+    monkeypatch.setenv("HEADRACE_REPO", str(tmp_path / "no-repository"))
 
 
 def run(*arguments: str) -> Result:
@@ -169,6 +176,69 @@ def test_adapt_says_what_an_adapter_file_lacks(tmp_path: Path) -> None:
     adapter.write_text("def event(folder): ...\n")
     wrong = run("adapt", str(adapter), str(tmp_path), "-o", str(tmp_path / "out.jsonl"))
     assert bad_input(wrong) == f"{adapter} has no function `events(folder)`"
+
+
+ACTING_ADAPTER = """
+from features.events import EngagementEvent
+
+def events(folder):
+    for number, action in enumerate(["tap", "click", "zap", "tap", "tap", "unmute"]):
+        yield EngagementEvent(event_id=str(number), event_time=number, user_id="u", item_id="i",
+                              action=action)
+"""
+
+
+@pytest.fixture
+def acting(tmp_path: Path) -> list[str]:
+    """How an adapter is called that makes actions of which not all are counted."""
+    adapter = tmp_path / "mine.py"
+    adapter.write_text(ACTING_ADAPTER)
+    return ["adapt", str(adapter), str(tmp_path), "-o", str(tmp_path / "out.jsonl")]
+
+
+def test_adapt_counts_the_actions_that_no_feature_definition_counts_and_says_how_to_mend_it(
+    acting: list[str], applied_repo: Path
+) -> None:
+    result = run(*acting, "--repo", str(applied_repo))
+    assert result.exit_code == 0, result.output
+    assert "uncounted actions: tap 3, zap 1\n" in result.output
+    assert "counts them: 4 of 6 actions become no feature" in result.output
+    stored = (applied_repo / "stored.py").read_text().splitlines()
+    (line,) = (n for n, text in enumerate(stored, 1) if "counters(" in text)
+    named = f"add the names to counters(*SEEN, *ACTIONS) ({applied_repo}/stored.py:{line})"
+    assert named in result.output
+    assert f"`feast -c {applied_repo} apply`" in result.output
+    assert f"let {acting[1]} give them" in result.output
+    counted = result.output.rpartition("is counted: ")[2].split("\n")[0].split(", ")
+    assert {"click", "impression", "unmute"} < set(counted)
+
+
+def test_adapt_says_nothing_of_actions_that_are_all_counted(
+    acting: list[str], applied_repo: Path
+) -> None:
+    adapter = Path(acting[1])
+    adapter.write_text(ACTING_ADAPTER.replace("tap", "like").replace("zap", "share"))
+    result = run(*acting, "--repo", str(applied_repo))
+    assert result.exit_code == 0, result.output
+    assert "actions: like 3, " in result.output
+    assert "uncounted" not in result.output
+
+
+def test_adapt_says_so_where_there_are_no_definitions_to_compare_with(
+    acting: list[str], tmp_path: Path
+) -> None:
+    result = run(*acting, "--repo", str(tmp_path / "none"))
+    assert result.exit_code == 0, result.output
+    assert "uncounted actions: not known" in result.output
+    assert f"no feature_store.yaml at {tmp_path}/none" in result.output
+
+
+def test_calls_that_count_are_found_in_any_file_of_a_repository(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("counters(")
+    (tmp_path / "views.py").write_text("import d\n\nmade = [d.counters('tap', rings=R)]\n")
+    (tmp_path / "other.py").write_text("from d import counters\nprint('counters(')\n")
+    found = list(uncounted.counting_calls(tmp_path))
+    assert found == [f"d.counters('tap', rings=R) ({tmp_path}/views.py:3)"]
 
 
 def test_adapt_help_says_how_to_write_an_adapter() -> None:
