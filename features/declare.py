@@ -10,6 +10,7 @@ travels in the Feast registry, from which `features.plan` compiles the workers' 
 """
 
 import json
+import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
@@ -123,6 +124,7 @@ __all__ = [
     "value",
 ]
 
+_URI_AS_PATH: Final = re.compile(r"([a-z][a-z0-9+]+):/([^/].*)")
 DEFAULT_RINGS: Final = (("5m", 12), ("1h", 24), ("6h", 28))
 """Bucket widths and how many of each are kept: an hour, a day, a week."""
 
@@ -167,14 +169,27 @@ def entity(name: str, join_key: str, value_type: ValueType = ValueType.STRING) -
     return Entity(name=name, join_keys=[join_key], value_type=value_type)
 
 
-def events_source(name: str = "events", topic: str = "events", *, archive: Path) -> KafkaSource:
-    """The stream of events; below `archive` the archiver keeps what Feast's offline store reads."""
+def events_source(
+    name: str = "events", topic: str = "events", *, archive: Path | str
+) -> KafkaSource:
+    """The stream of events; below `archive` the archiver keeps what Feast's offline store reads.
+
+    `archive` is a folder or a URI (`"s3://bucket/path"`). ValueError for a URI as a `Path`, which
+    makes one slash of two.
+    """
+    if isinstance(archive, Path) and (found := _URI_AS_PATH.match(str(archive))):
+        scheme, rest = found.groups()
+        raise ValueError(
+            f"events_source(archive=Path({str(archive)!r})): a Path keeps one slash of two; give "
+            f'the URI as text: archive="{scheme}://{rest}"'
+        )
+    root = str(archive).rstrip("/")
     return KafkaSource(
         name=name,
         topic=topic,
         timestamp_field="event_time",
         message_format=JsonFormat(schema_json="event_id string, event_time long, type string"),
-        batch_source=_versions(f"{name}_archive", f"{archive}/{FOLDER}"),
+        batch_source=_versions(f"{name}_archive", f"{root}/{FOLDER}"),
     )
 
 

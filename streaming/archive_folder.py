@@ -1,15 +1,19 @@
 """Where an archive's files are: a seam for disks and object stores."""
 
+import mmap
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from features.errors import Unavailable
+from streaming.archive_buckets import mend, opened
 
 _STAGING: Final = ".staging"
 
@@ -39,36 +43,43 @@ class Folder(Protocol):
 
 
 class ArrowFolder:
-    """A `Folder` on a local path or on what pyarrow reaches by URI (`s3://bucket/path`)."""
+    """A `Folder` on a local path or in a bucket (`s3://bucket/path`).
+
+    A file is written aside on a disk, then moved into place or sent in one call: a bucket shows an
+    upload that was closed, even one that was closed because of an error halfway through.
+    """
 
     def __init__(self, root: str) -> None:
-        try:
-            self._fs, self._root = fs.FileSystem.from_uri(root)
-        except pa.ArrowInvalid:
-            self._fs, self._root = fs.LocalFileSystem(), root
+        """Raises Refused for a URI that cannot be used, Unavailable where nobody answers."""
+        self._fs, self._root = opened(root) if "://" in root else (fs.LocalFileSystem(), root)
         self._local = isinstance(self._fs, fs.LocalFileSystem)
 
     def put(self, path: str, content: bytes) -> None:
         """Write a file of bytes, replacing it."""
         with _reached(path):
-            place = self._begin(path)
-            with self._fs.open_output_stream(place) as file:
-                file.write(content)
-            self._finish(place, path)
+            if self._local:
+                place = self._begin(path)
+                Path(place).write_bytes(content)
+                self._finish(place, path)
+            else:
+                self._send(pa.py_buffer(content), path)
 
     def put_table(
         self, path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], about: dict[str, str]
     ) -> None:
         """Write a Parquet file, replacing it."""
         with _reached(path):
-            place = self._begin(path)
-            described = schema.with_metadata(about)
-            with pq.ParquetWriter(
-                place, described, filesystem=self._fs, compression="zstd"
-            ) as writer:
-                for batch in batches:
-                    writer.write_batch(batch.replace_schema_metadata(about))
-            self._finish(place, path)
+            if self._local:
+                place = self._begin(path)
+                with self._fs.open_output_stream(place) as file:
+                    _write_table(file, schema, batches, about)
+                self._finish(place, path)
+                return
+            with tempfile.TemporaryFile() as file:  # without a name: a kill leaves nothing
+                _write_table(file, schema, batches, about)
+                file.flush()
+                whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._send(pa.py_buffer(whole), path)
 
     def get(self, path: str) -> bytes | None:
         """The bytes of a file."""
@@ -108,20 +119,29 @@ class ArrowFolder:
         return f"{self._root}/{path}"
 
     def _begin(self, path: str) -> str:
-        """Where to write: aside, on a disk; an object store shows nothing before it is whole."""
-        if not self._local:
-            return self._at(path)
+        """Where a file is written before it is there, on the archive's own disk."""
         place = self._at(f"{_STAGING}/{path.replace('/', '~')}")
         self._fs.create_dir(place.rpartition("/")[0])
         return place
 
     def _finish(self, place: str, path: str) -> None:
-        if self._local:
-            final = self._at(path)
-            self._fs.create_dir(final.rpartition("/")[0])
-            _sync(place)
-            self._fs.move(place, final)
-            _sync(final.rpartition("/")[0])
+        final = self._at(path)
+        self._fs.create_dir(final.rpartition("/")[0])
+        _sync(place)
+        self._fs.move(place, final)
+        _sync(final.rpartition("/")[0])
+
+    def _send(self, content: pa.Buffer, path: str) -> None:
+        with self._fs.open_output_stream(self._at(path)) as file:
+            file.write(content)
+
+
+def _write_table(
+    file: Any, schema: pa.Schema, batches: Iterable[pa.RecordBatch], about: dict[str, str]
+) -> None:
+    with pq.ParquetWriter(file, schema.with_metadata(about), compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch.replace_schema_metadata(about))
 
 
 @contextmanager
@@ -129,7 +149,9 @@ def _reached(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unavailable(f"the archive cannot be used at {path}: {error}") from error
+        says = mend(error)
+        what = f"the archive cannot be used at {path}: {error}"
+        raise Unavailable(f"{what}; {says}" if says else what) from error
 
 
 def _sync(path: str) -> None:

@@ -79,11 +79,13 @@ class Ground:
     state: Path
     plans: dict[str, Plan]
     settings: SpanSettings
+    uri: str | None = None
+    """Where the archive's files are, when they are not below `root`."""
 
     @property
     def folder(self) -> Folder:
         """The archive's files."""
-        return ArrowFolder(str(self.root))
+        return ArrowFolder(self.uri or str(self.root))
 
     def archive(
         self, partition: int, plan: Plan, folder: Folder | None = None, generation: int = GENERATION
@@ -119,11 +121,7 @@ class Ground:
 
     def content(self) -> dict[str, bytes]:
         """The bytes of every file."""
-        return {
-            path: (self.root / path).read_bytes()
-            for path in self.folder.list("")
-            if not path.startswith(".staging")
-        }
+        return contents(self.folder)
 
     def records(self) -> list[SpanRecord]:
         """The complete spans, by partition and offset."""
@@ -142,7 +140,13 @@ class Ground:
         return found
 
 
-def newest_versions(root: Path, plan: Plan, partitions: int) -> dict[tuple[str, bytes], Hash]:
+def contents(folder: Folder) -> dict[str, bytes]:
+    """The bytes of every file of a folder, but for what was left aside."""
+    paths = (path for path in folder.list("") if not path.startswith(".staging"))
+    return {path: folder.get(path) or b"" for path in paths}
+
+
+def newest_versions(root: Path | str, plan: Plan, partitions: int) -> dict[tuple[str, bytes], Hash]:
     """The (view, key) → fields of the newest version of every row, as they would be stored."""
     files = ArchiveFiles(ArrowFolder(str(root)))
     found: dict[tuple[str, bytes], Hash] = {}

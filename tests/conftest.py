@@ -17,6 +17,7 @@ from deploy.feature_store import SETTINGS, applying, write_settings
 from deploy.ports import HOST, free_port
 from deploy.processes import running
 from tests import kafka_server
+from tests.buckets import Bucket, new_bucket, s3_server
 from tests.redis_cluster import Cluster, redis_cluster
 
 # OpenMP threads that wait for a busy core make tiny trainings a hundred times slower.
@@ -104,6 +105,22 @@ def applied_repo(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with applying(repo, settings_file, folder / "apply.log") as wait:
         wait()
     return repo
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server that speaks S3, one for the whole run."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "s3.log") as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket, at which this process and its children are pointed."""
+    made = new_bucket(s3)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made
 
 
 @pytest.fixture

@@ -26,11 +26,19 @@ class Access:
         write_models = self._may("s3:PutObject", data.models, "models/*")
         read_archive = self._may("s3:GetObject", data.archive, "*")
         write_archive = self._may("s3:PutObject", data.archive, "*")
+        join_archive = self._may("s3:DeleteObject", data.archive, "*")  # joined files' parts go
         self.roles = {
             "route": self._role("route", [read_registry]),
             "aggregate": self._role("aggregate", [read_registry]),
             "archive": self._role(
-                "archive", [read_registry, read_archive, write_archive, self._list(data.archive)]
+                "archive",
+                [
+                    read_registry,
+                    read_archive,
+                    write_archive,
+                    join_archive,
+                    self._list(data.archive),
+                ],
             ),
             "ranker": self._role("ranker", [read_registry, read_models, self._list(data.models)]),
             "replay": self._role(

@@ -161,7 +161,7 @@ def test_each_role_is_one_service_account_s_and_writes_only_what_it_must(
     assert set(roles) == {
         *("route", "aggregate", "archive", "ranker", "replay", "apply", "collector"),
     }
-    writers = set()
+    writers, joiners = set(), set()
     for component, logical in roles.items():
         trust = json.dumps(template[logical]["Properties"]["AssumeRolePolicyDocument"])
         assert "sts:AssumeRoleWithWebIdentity" in trust
@@ -172,6 +172,9 @@ def test_each_role_is_one_service_account_s_and_writes_only_what_it_must(
                 )
                 if "s3:PutObject" in json.dumps(policy):
                     writers.add(component)
+                if "s3:DeleteObject" in json.dumps(policy):
+                    joiners.add(component)
+    assert joiners == {"archive"}
     assert writers == {"archive", "replay", "apply"}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feast import OnDemandFeatureView, StreamFeatureView
+from feast import FileSource, OnDemandFeatureView, StreamFeatureView
 from feast.transformation.python_transformation import PythonTransformation
 from feast.types import Array, Bytes, Float64, Int32, Int64, String
 from feast.value_type import ValueType
@@ -208,3 +208,11 @@ def test_what_is_no_duration_is_refused_with_how_to_write_one(text: str) -> None
 @pytest.mark.parametrize("text", ["5ms", "90s", "5m", "1h", "36h", "7d"])
 def test_a_duration_is_written_as_it_is_read(text: str) -> None:
     assert duration_text(duration_ms(text)) == text
+
+
+def test_a_source_takes_a_bucket_as_text_and_refuses_it_as_a_path() -> None:
+    source = declare.events_source(archive="s3://bucket/home/")
+    assert isinstance(source.batch_source, FileSource)
+    assert source.batch_source.path == "s3://bucket/home/row_versions"
+    with pytest.raises(ValueError, match='archive="s3://bucket/home"'):
+        declare.events_source(archive=Path("s3://bucket/home"))

@@ -43,6 +43,7 @@
 {{- end -}}
 {{- if eq .component "archive" -}}
 {{- $_ := set $all "HEADRACE_ARCHIVE_STATE" "/var/lib/headrace/archive-state" -}}
+{{- $_ := set $all "TMPDIR" "/var/lib/headrace" -}}
 {{- end -}}
 {{- range $name, $value := mergeOverwrite $all $v.settings $own.settings }}
 - name: {{ $name }}
