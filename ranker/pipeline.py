@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -74,8 +74,6 @@ class Stages:
     live: Live
     lock: AbstractContextManager[object]
     """Held while tables are looked at. What a row number is about may change in between."""
-    precedence: AbstractContextManager[object]
-    """Held from a request's arrival to its answer: work in the background stands back."""
     reading: Callable[[], Reading]
     """The reading that stands now; called with the lock held."""
     hydrator: UserHydrator
@@ -88,6 +86,8 @@ class Stages:
     """What is popular, as it was seen lately: for when there is no time to look."""
     observe: Callable[[Query], None] = lambda _: None
     """Told of every query, once it is answered."""
+    precedence: AbstractContextManager[object] = field(default_factory=nullcontext)
+    """Held from a request's arrival to its answer: work in the background stands back."""
     deadline_ms: int = 10_000
     """For requests that name none; budgets are made for it."""
     user_row_ms: float = 1_000.0

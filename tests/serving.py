@@ -28,7 +28,7 @@ from ranker.stages.last_resort import Popular
 from ranker.stages.roles import Query, User
 from ranker.stages.serving_log import ServingLogEffect
 from ranker.stages.sources import TrendingSource
-from ranker.tables.turns import Precedence, TurnLock
+from ranker.tables.turns import TurnLock
 from ranker.tables.user_rows import UserRow, load_user
 from ranker.training.boosting import Fitting
 from ranker.training.fitting import HeadSpec, train_heads, write_model
@@ -133,7 +133,6 @@ class Serving:
             Stages(
                 live=self.live,
                 lock=TurnLock(),
-                precedence=Precedence(),
                 reading=lambda: self.reading,
                 hydrator=self.users,
                 sources=[TrendingSource(500)],

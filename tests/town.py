@@ -22,7 +22,7 @@ from ranker.stages.filters import all_filters
 from ranker.stages.roles import Query, Source, User
 from ranker.stages.serving_log import ServingLogEffect
 from ranker.tables.refresh import LiveRows
-from ranker.tables.turns import Precedence, TurnLock
+from ranker.tables.turns import TurnLock
 from ranker.tables.user_rows import load_user
 from streaming.aggregate import Aggregator
 from streaming.archive_folder import ArrowFolder
@@ -133,7 +133,6 @@ class Town:
             Stages(
                 live=SteadyLive(),
                 lock=TurnLock(),
-                precedence=Precedence(),
                 reading=lambda: reading,
                 hydrator=_Users(self.plan, self.rows, live),
                 sources=self.sources,

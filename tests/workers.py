@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,10 @@ import redis
 from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata
 
-from deploy.ports import free_port
+from deploy import servers
+from deploy.ports import HOST, free_port
 from deploy.probes import is_healthy
-from deploy.processes import Child, Program, spawn, stop, wait_until_ready
+from deploy.processes import Child, Program, running, spawn, stop, wait_until_ready
 from features.entities import Hash
 from features.events import Event, dump_event, record_key
 from streaming.dead_letters import DeadLetter, distinct, read_dead_letter
@@ -211,6 +213,15 @@ def stream(
         yield made
     finally:
         made.close()
+
+
+@contextlib.contextmanager
+def stream_of_its_own(redis: str, repo: Path, folder: Path) -> Iterator[Stream]:
+    """A stream over a broker that is for it alone, whose logs are in the folder too."""
+    with running(servers.broker(free_port()), folder / "broker.log") as broker:
+        address, unique = f"{HOST}:{broker.port}", uuid.uuid4().hex[:8]
+        with stream(address, redis, repo, folder, unique) as made:
+            yield made
 
 
 def difference(rows: Mapping[bytes, Hash], expected: Mapping[bytes, Hash]) -> str:

@@ -168,13 +168,13 @@ def adapt(
     actions = ", ".join(f"{name} {times:,}" for name, times in review.actions.most_common())
     console.print(f"actions: {escape(actions) or 'none'}", soft_wrap=True)
     remarks = review.remarks()
-    if told := uncounted.report(review.acted(), repo, file_of(name)):
+    if told := uncounted.report(review.acted(), repo, _file_of(name)):
         remarks.append(told)
     for remark in remarks:
         console.print(f"[yellow]look again:[/] {escape(remark)}", soft_wrap=True)
 
 
-def file_of(adapter: str) -> str:
+def _file_of(adapter: str) -> str:
     """The file in which an adapter, ours or one's own, names actions."""
     return adapter if adapter.endswith(".py") else f"streaming/adapters/{adapter}.py"
 

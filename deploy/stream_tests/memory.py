@@ -23,7 +23,7 @@ from ranker.stages.filters import all_filters
 from ranker.stages.roles import Query, User
 from ranker.stages.sources import TrendingSource
 from ranker.tables.refresh import LiveRows
-from ranker.tables.turns import Precedence, TurnLock
+from ranker.tables.turns import TurnLock
 from ranker.tables.user_rows import load_user
 from streaming.aggregate import Aggregator
 from streaming.blocks import decode_block
@@ -86,7 +86,6 @@ class MemoryTwin:
             Stages(
                 live=_Steady(),
                 lock=TurnLock(),
-                precedence=Precedence(),
                 reading=lambda: reading,
                 hydrator=_Users(self._recounter, self._rows, live),
                 sources=[TrendingSource(SOURCED_MAX)],

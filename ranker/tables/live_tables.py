@@ -30,7 +30,7 @@ from ranker.tables.refresh import (
     put,
     refresh,
 )
-from ranker.tables.turns import Precedence, StoodBack, TurnLock
+from ranker.tables.turns import Precedence, TurnLock
 
 log = logging.getLogger("headrace")
 
@@ -241,11 +241,9 @@ class LiveTables:
         self._heard_at = self._clock()
 
     def _refresh(self, feed: Feed, targets: Sequence[LiveRows]) -> None:
-        if self._pending.hurried:  # requests wait for it
-            found = refresh(self._pending, feed.read, targets, self.lock)
-        else:
-            turn, give_way = StoodBack(self.precedence, self.lock), self.precedence.give_way
-            found = refresh(self._pending, feed.read, targets, turn, give_way)
+        waited_for = self._pending.hurried  # then to give way would hold the requests up
+        give_way = (lambda: None) if waited_for else self.precedence.give_way
+        found = refresh(self._pending, feed.read, targets, self.lock, give_way)
         for key, content in found.items():
             if content:
                 self._absent.pop(key, None)

@@ -122,7 +122,7 @@ def refresh(
 ) -> dict[bytes, Hash]:
     """Fetch the oldest pending rows and put them into every target, in turns; what was fetched.
 
-    Way is given before each part is read, which takes the interpreter as putting it does.
+    Way is given before each part is read and put: both take the interpreter.
     """
     keys = pending.take(ROWS_PER_READ)
     if not keys:
@@ -131,7 +131,7 @@ def refresh(
     for part in parts(len(keys), ROWS_PER_PART):
         give_way()
         hashes += read(keys[part])
-    put(keys, hashes, targets, turn)
+    put(keys, hashes, targets, turn, give_way=give_way)
     pending.applied()
     return dict(zip(keys, hashes, strict=True))
 
@@ -144,11 +144,13 @@ def put(
     *,
     evict: bool = True,
     at_a_time: int = ROWS_PER_TURN,
+    give_way: Callable[[], None] = lambda: None,
 ) -> None:
     """Put rows into every target, a few at a time, so that a request never waits for many."""
     for target in targets:
         target.make_room(keys if evict else ())
     for part in parts(len(keys), at_a_time):
+        give_way()
         with turn:
             for target in targets:
                 target.put(keys[part], hashes[part], evict=evict)

@@ -1,7 +1,6 @@
 """Who goes first: requests and the threads that work beside them."""
 
 import threading
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Final
 
@@ -69,22 +68,3 @@ class Precedence:
         """Wait until no request is on its way, at most so long."""
         with self._changed:
             self._changed.wait_for(lambda: not self._requests, at_most_s)
-
-
-class StoodBack(AbstractContextManager[None]):
-    """A lock that is only taken when requests were given way."""
-
-    def __init__(self, precedence: Precedence, lock: AbstractContextManager[None]) -> None:
-        self._precedence, self._lock = precedence, lock
-
-    def __enter__(self) -> None:
-        self._precedence.give_way()
-        self._lock.__enter__()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._lock.__exit__(kind, error, trace)

@@ -3,15 +3,11 @@
 import os
 import shutil
 import subprocess
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from deploy import servers
-from deploy.ports import HOST, free_port
-from deploy.processes import running
 from features.codec import updated_at_field
 from features.entities import Hash
 from features.plan import FeatureRepo
@@ -20,7 +16,7 @@ from tests.archives import newest_versions, view_of
 from tests.pipeline import final_rows
 from tests.records import good_events
 from tests.waiting import until
-from tests.workers import CAUGHT_UP_S, PARTITIONS, Stream, stream
+from tests.workers import CAUGHT_UP_S, PARTITIONS, Stream, stream_of_its_own
 
 
 @pytest.fixture
@@ -34,14 +30,12 @@ def archive(applied_repo: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def made(empty_valkey: str, applied_repo: Path, tmp_path: Path) -> Iterator[Stream]:
-    with running(servers.broker(free_port()), tmp_path / "broker.log") as broker:
-        address = f"{HOST}:{broker.port}"
-        with stream(address, empty_valkey, applied_repo, tmp_path, uuid.uuid4().hex[:8]) as one:
-            one.settings = {
-                "HEADRACE_ARCHIVE_STATE": str(tmp_path / "state"),
-                "HEADRACE_ARCHIVE_SPAN_BLOCKS": "1",
-            }
-            yield one
+    with stream_of_its_own(empty_valkey, applied_repo, tmp_path) as one:
+        one.settings = {
+            "HEADRACE_ARCHIVE_STATE": str(tmp_path / "state"),
+            "HEADRACE_ARCHIVE_SPAN_BLOCKS": "1",
+        }
+        yield one
 
 
 def _by_view(rows: dict[bytes, Hash], plan: Plan) -> dict[tuple[str, bytes], Hash]:

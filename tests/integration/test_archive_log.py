@@ -3,15 +3,12 @@
 import os
 import shutil
 import subprocess
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from deploy import servers
-from deploy.ports import HOST, free_port
 from deploy.processes import Program, running
 from features.plan import FeatureRepo
 from streaming.archive_folder import ArrowFolder
@@ -23,7 +20,7 @@ from tests.pipeline import final_rows
 from tests.recordings import replayed_rows
 from tests.records import good_events
 from tests.waiting import until
-from tests.workers import CAUGHT_UP_S, Stream, stream
+from tests.workers import CAUGHT_UP_S, Stream, stream_of_its_own
 
 
 @pytest.fixture
@@ -37,10 +34,8 @@ def archive(applied_repo: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def made(empty_valkey: str, applied_repo: Path, tmp_path: Path) -> Iterator[Stream]:
-    with running(servers.broker(free_port()), tmp_path / "broker.log") as broker:
-        address = f"{HOST}:{broker.port}"
-        with stream(address, empty_valkey, applied_repo, tmp_path, uuid.uuid4().hex[:8]) as one:
-            yield one
+    with stream_of_its_own(empty_valkey, applied_repo, tmp_path) as one:
+        yield one
 
 
 def archiver(made: Stream) -> Program:

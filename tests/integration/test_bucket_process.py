@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,9 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from deploy import servers
 from deploy.feature_store import SETTINGS, applying, write_settings
-from deploy.ports import HOST, free_port
 from deploy.processes import running
 from features.codec import updated_at_field
 from features.plan import FeatureRepo
@@ -28,7 +25,7 @@ from tests.buckets import Bucket, headrace, rankings
 from tests.pipeline import final_rows
 from tests.records import good_events
 from tests.waiting import until
-from tests.workers import CAUGHT_UP_S, PARTITIONS, Stream, stream
+from tests.workers import CAUGHT_UP_S, PARTITIONS, Stream, stream_of_its_own
 
 
 @pytest.fixture
@@ -49,16 +46,14 @@ def bucket_repo(bucket: Bucket, applied_repo: Path, valkey: str, tmp_path: Path)
 
 @pytest.fixture
 def made(empty_valkey: str, bucket_repo: Path, tmp_path: Path) -> Iterator[Stream]:
-    with running(servers.broker(free_port()), tmp_path / "broker.log") as broker:
-        address = f"{HOST}:{broker.port}"
-        with stream(address, empty_valkey, bucket_repo, tmp_path, uuid.uuid4().hex[:8]) as one:
-            one.settings = {
-                "HEADRACE_ARCHIVE_STATE": str(tmp_path / "state"),
-                "HEADRACE_ARCHIVE_SPAN_BLOCKS": "1",
-                "HEADRACE_ARCHIVE_LOG_RECORDS": "4",
-                "HEADRACE_RANKINGS_TOPIC": f"rankings-{one.unique}",
-            }
-            yield one
+    with stream_of_its_own(empty_valkey, bucket_repo, tmp_path) as one:
+        one.settings = {
+            "HEADRACE_ARCHIVE_STATE": str(tmp_path / "state"),
+            "HEADRACE_ARCHIVE_SPAN_BLOCKS": "1",
+            "HEADRACE_ARCHIVE_LOG_RECORDS": "4",
+            "HEADRACE_RANKINGS_TOPIC": f"rankings-{one.unique}",
+        }
+        yield one
 
 
 def test_a_repository_may_name_a_bucket_and_archivers_that_are_killed_fill_it_once(

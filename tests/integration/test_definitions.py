@@ -3,7 +3,6 @@
 import itertools
 import shutil
 import urllib.request
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,9 @@ import redis
 from feast import FeatureStore
 from typer.testing import CliRunner, Result
 
-from deploy import servers
 from deploy.cli import app
 from deploy.feature_store import SETTINGS, write_settings
-from deploy.ports import HOST, free_port
-from deploy.processes import running
+from deploy.ports import HOST
 from features.declare import activity_view, counters, entity, events_source, last_seen, newest
 from features.entities import Hash
 from features.events import EngagementEvent, Event
@@ -32,7 +29,7 @@ from streaming.plans import load_plan, store_plan
 from streaming.records import Outgoing, Record
 from tests.pipeline import GENERATION, blocks_by_target, new_router, unmarked
 from tests.waiting import until
-from tests.workers import PARTITIONS, Stream, stream
+from tests.workers import PARTITIONS, Stream, stream_of_its_own
 
 PROJECT = "changing"
 EVENTS = events_source(archive=Path("archive"))
@@ -83,10 +80,8 @@ def repo(empty_valkey: str, tmp_path: Path) -> Path:
 @pytest.fixture
 def made(empty_valkey: str, repo: Path, tmp_path: Path) -> Iterator[Stream]:
     """A stream over a broker of its own."""
-    with running(servers.broker(free_port()), tmp_path / "broker.log") as broker:
-        address = f"{HOST}:{broker.port}"
-        with stream(address, empty_valkey, repo, tmp_path, uuid.uuid4().hex[:8]) as one:
-            yield one
+    with stream_of_its_own(empty_valkey, repo, tmp_path) as one:
+        yield one
 
 
 def _apply(repo: Path, view: Any) -> Plan:

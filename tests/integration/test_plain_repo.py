@@ -4,7 +4,6 @@
 """
 
 import shutil
-import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +16,8 @@ import pytest
 import yaml
 from feast import FeatureStore
 
-from deploy import servers
 from deploy.feature_store import SETTINGS, applying
-from deploy.ports import HOST, free_port
-from deploy.processes import running
+from deploy.ports import HOST
 from tests.drivers import (
     FARES,
     IN_CITY,
@@ -34,7 +31,7 @@ from tests.drivers import (
     time_of,
 )
 from tests.waiting import until
-from tests.workers import Stream, stream
+from tests.workers import Stream, stream_of_its_own
 
 BAD = (
     b"{",
@@ -70,10 +67,8 @@ def repo(request: pytest.FixtureRequest, empty_valkey: str, tmp_path: Path) -> P
 @pytest.fixture
 def made(repo: Path, empty_valkey: str, tmp_path: Path) -> Iterator[Stream]:
     """A stream of the repo on a broker of its own."""
-    with running(servers.broker(free_port()), tmp_path / "broker.log") as broker:
-        address = f"{HOST}:{broker.port}"
-        with stream(address, empty_valkey, repo, tmp_path, uuid.uuid4().hex[:8]) as one:
-            yield one
+    with stream_of_its_own(empty_valkey, repo, tmp_path) as one:
+        yield one
 
 
 def _by_driver(rows: list[dict[str, Any]]) -> dict[int, list[Row]]:

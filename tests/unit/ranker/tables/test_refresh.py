@@ -10,8 +10,8 @@ from features.events import Event, ItemEvent
 from features.latest import LatestTable
 from features.row_store import MemoryRows
 from ranker.tables.pending import Pending
-from ranker.tables.refresh import ROWS_PER_PART, ROWS_PER_READ, LiveRows, refresh
-from ranker.tables.turns import Precedence, StoodBack, TurnLock
+from ranker.tables.refresh import ROWS_PER_PART, ROWS_PER_READ, ROWS_PER_TURN, LiveRows, refresh
+from ranker.tables.turns import Precedence, TurnLock
 from tests.plans import PLAN, World
 from tests.stored import feed_events, seen, seen_of, writes_of
 
@@ -244,8 +244,7 @@ def test_work_stands_back_until_the_last_request_is_answered() -> None:
 
     def work() -> None:
         precedence.give_way(60)
-        with StoodBack(precedence, nullcontext()):
-            went.set()
+        went.set()
 
     precedence.give_way(at_most_s=60)  # there is none to wait for
     with precedence:
@@ -260,11 +259,11 @@ def test_work_stands_back_until_the_last_request_is_answered() -> None:
 
 def test_work_waits_no_longer_than_it_may() -> None:
     precedence = Precedence()
-    with precedence, StoodBack(precedence, TurnLock()):
-        pass  # after GIVE_WAY_S: the one that holds it off is this very thread
+    with precedence:
+        precedence.give_way()  # GIVE_WAY_S: the one that holds it off is this very thread
 
 
-def test_way_is_given_before_each_part_is_read() -> None:
+def test_way_is_given_before_each_part_is_read_and_put() -> None:
     store = stored([item_event(f"i{i}") for i in range(2 * ROWS_PER_PART + 1)])
     rows, pending, order = LiveRows(PLAN), Pending(), list[int]()
     pending.add(store.keys("item_id"))
@@ -274,7 +273,8 @@ def test_way_is_given_before_each_part_is_read() -> None:
         return store.read(keys)
 
     refresh(pending, read, [rows], nullcontext(), lambda: order.append(0))
-    assert order == [0, ROWS_PER_PART, 0, ROWS_PER_PART, 0, 1]
+    reads = [0, ROWS_PER_PART, 0, ROWS_PER_PART, 0, 1]
+    assert order == reads + [0] * -(-(2 * ROWS_PER_PART + 1) // ROWS_PER_TURN)
     assert all(is_known(rows, f"i{i}") for i in range(2 * ROWS_PER_PART + 1))
 
 
