@@ -120,8 +120,7 @@ class Pipeline:
         try:
             async with asyncio.timeout(max(query.timing.left_ms(), 0) / 1000):
                 query.stored = await self._fetched(query)
-                loop = asyncio.get_running_loop()
-                answer = await loop.run_in_executor(self._workers, self._ranked, query)
+                answer = await self._workers.submit(self._ranked, query)
         except Exception as error:  # noqa: BLE001 - no fault of a stage costs the feed
             answer = self._last_resort(query, told(query.timing.stage, error))
         finally:
@@ -144,7 +143,7 @@ class Pipeline:
     def close(self) -> None:
         """End the threads, side effects first."""
         self._effects.close()
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._workers.shutdown()
 
     def _query(self, request: RankRequest) -> Query:
         session, usual, now = request.session(), self.stages.deadline_ms, request.now

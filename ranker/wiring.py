@@ -37,7 +37,7 @@ from ranker.switching import FollowedPlans
 from ranker.tables.live_feed import redis_feeds
 from ranker.tables.live_tables import LiveTables
 from ranker.tables.popularity import Popularity, Renewal
-from ranker.tables.redis_client import async_client
+from ranker.tables.redis_client import rows_of
 from ranker.tables.user_rows import UserRows
 from ranker.watched import Watched
 
@@ -85,7 +85,7 @@ class Ranker:
             exact_max=settings.neighbours_exact_max,
         )
         self._renewal = Renewal(self._popularity, self._live.lock, now_ms)
-        self._redis = async_client(url)
+        self._stored = rows_of(url)
         self._pipeline = Pipeline(self._stages())
         admission = Admission(settings.requests_running_max, settings.queue_wait_ms_max)
         self._traces = open_traces(settings, "ranker")
@@ -96,7 +96,7 @@ class Ranker:
 
     def _stages(self) -> Stages:
         settings = self._settings
-        users = UserRows(self._redis, self._live, settings.user_read_timeout_ms)
+        users = UserRows(self._stored, self._live, settings.user_read_timeout_ms)
         fresh = FreshPool(1000 * settings.explore_age_s, settings.explore_impressions_max)
         return Stages(
             live=self._live,
@@ -204,7 +204,7 @@ class Ranker:
             await asyncio.to_thread(self._log.close)
             self._plans.close()
             await asyncio.to_thread(self._traces.close)
-            await self._redis.aclose()
+            await self._stored.aclose()
 
     async def _warm_up(self) -> None:
         """One request that nobody is told of: what is compiled or read once is then there."""

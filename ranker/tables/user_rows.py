@@ -2,10 +2,9 @@
 
 import asyncio
 import struct
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import redis
-from redis.asyncio import Redis
 
 from features.candidates import USER_KEY
 from features.codec import entity_key
@@ -16,6 +15,7 @@ from features.marker import Marker
 from features.spec import EntitySpec, Plan
 from features.strings import Strings
 from ranker.tables.live_tables import LiveTables
+from ranker.tables.redis_client import Rows
 from ranker.tables.refresh import UNREADABLE
 
 
@@ -36,8 +36,8 @@ class UserRow(NamedTuple):
 class UserRows:
     """Reads the rows of users, each in one round trip with a deadline."""
 
-    def __init__(self, client: Redis, live: LiveTables, deadline_ms: int) -> None:
-        self._client = client
+    def __init__(self, stored: Rows, live: LiveTables, deadline_ms: int) -> None:
+        self._stored = stored
         self._live = live
         self._deadline_ms = deadline_ms
 
@@ -87,7 +87,7 @@ class UserRows:
             return {}  # no number the entity can hold, so nobody was ever stored under it
         try:
             async with asyncio.timeout(self._deadline_ms / 1000):
-                return cast(Hash, await self._client.hgetall(key))  # type: ignore[misc, arg-type]
+                return await self._stored.hgetall(key)
         except TimeoutError as error:
             raise Unavailable(
                 f"the user's row did not come within {self._deadline_ms} ms"

@@ -20,6 +20,7 @@ from features.errors import Unavailable
 from features.redis_rows import RedisRows
 from ranker.tables.live_feed import redis_feeds
 from ranker.tables.live_tables import LiveTables
+from ranker.tables.redis_client import OneRedis
 from ranker.tables.user_rows import UserRows
 from tests.plans import PLAN, World
 from tests.stored import equals_store, feed_events, many_items, seen, writes_of
@@ -267,8 +268,8 @@ def test_a_user_row_is_read_with_the_codes_of_the_live_tables(
     rows.write(writes_of(world, 7))
 
     async def read(*users: str) -> None:
-        async with redis.asyncio.Redis.from_url(empty_valkey) as client:
-            user_rows = UserRows(client, live, 1000)
+        async with OneRedis(redis.asyncio.Redis.from_url(empty_valkey)) as stored:
+            user_rows = UserRows(stored, live, 1000)
             known, unknown = [await user_rows.read(user) for user in users]
             assert known.row == 0
             assert known.marker is not None
@@ -301,9 +302,9 @@ def test_a_user_row_that_is_late_or_away_is_unavailable(tmp_path: Path) -> None:
 
     async def read(deadline_ms: int) -> float:
         began = time.monotonic()
-        async with redis.asyncio.Redis.from_url(url) as client:
+        async with OneRedis(redis.asyncio.Redis.from_url(url)) as stored:
             with pytest.raises(Unavailable):
-                await UserRows(client, live, deadline_ms).read("u1")
+                await UserRows(stored, live, deadline_ms).read("u1")
         return time.monotonic() - began
 
     live = LiveTables(PLAN, redis_feeds(url))

@@ -13,7 +13,7 @@ from features.codec import entity_prefix
 from features.redis_rows import RedisRows
 from ranker.tables.live_feed import redis_feeds
 from ranker.tables.live_tables import LiveTables
-from ranker.tables.redis_client import async_client
+from ranker.tables.redis_client import rows_of
 from tests.plans import PLAN, World
 from tests.redis_cluster import Cluster
 from tests.stored import equals_store, feed_events, writes_of
@@ -126,11 +126,11 @@ def test_a_user_row_is_read_from_whoever_holds_it(cluster: Cluster) -> None:
         rows.write(list(writes.values()))
 
     async def read() -> set[int]:
-        client = async_client(cluster.url)
+        stored = rows_of(cluster.url)
         try:
-            found = [await client.hgetall(key) for key in writes]  # type: ignore[misc, arg-type]
+            found = [await stored.hgetall(key) for key in writes]
         finally:
-            await client.aclose()
+            await stored.aclose()
         return {len(content) for content in found}
 
     assert 0 not in asyncio.run(read())

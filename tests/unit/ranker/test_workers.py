@@ -1,35 +1,53 @@
 """The threads of requests: who is asked first, and what becomes of work at the end."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import wraps
 
 import pytest
 
 from ranker.workers import Workers
 
 
-@pytest.fixture
-def two() -> Iterator[Workers]:
-    workers = Workers(2, "test")
-    yield workers
-    workers.shutdown()
+def on_a_loop(test: Callable[[], Coroutine[None, None, None]]) -> Callable[[], None]:
+    @wraps(test)
+    def run() -> None:
+        asyncio.run(test())
+
+    return run
 
 
-def test_one_thing_after_the_other_is_done_by_one_thread(two: Workers) -> None:
-    assert len({two.submit(threading.get_ident).result() for _ in range(200)}) == 1
+@asynccontextmanager
+async def threads(most: int) -> AsyncIterator[Workers]:
+    workers = Workers(most, "test")
+    try:
+        yield workers
+    finally:
+        workers.shutdown()
 
 
-def test_the_thread_that_was_busy_last_is_asked_first(two: Workers) -> None:
+@on_a_loop
+async def test_one_thing_after_the_other_is_done_by_one_thread() -> None:
+    async with threads(2) as two:
+        assert len({await two.submit(threading.get_ident) for _ in range(200)}) == 1
+
+
+@on_a_loop
+async def test_the_thread_that_was_busy_last_is_asked_first() -> None:
     first, second = threading.Event(), threading.Event()
-    runs = [two.submit(_named, event) for event in (first, second)]
-    second.set()
-    runs[1].result()
-    first.set()
-    last = runs[0].result()
-    assert [two.submit(threading.get_ident).result() for _ in range(3)] == [last] * 3
+    async with threads(2) as two:
+        runs = [two.submit(_named, event) for event in (first, second)]
+        second.set()
+        await runs[1]
+        first.set()
+        last = await runs[0]
+        assert [await two.submit(threading.get_ident) for _ in range(3)] == [last] * 3
 
 
-def test_no_more_run_at_a_time_than_there_are_threads(two: Workers) -> None:
+@on_a_loop
+async def test_no_more_run_at_a_time_than_there_are_threads() -> None:
     go, begun = threading.Event(), threading.Semaphore(0)
 
     def wait() -> int:
@@ -37,41 +55,74 @@ def test_no_more_run_at_a_time_than_there_are_threads(two: Workers) -> None:
         go.wait()
         return threading.get_ident()
 
-    runs = [two.submit(wait) for _ in range(3)]
-    begun.acquire()
-    begun.acquire()
-    assert not begun.acquire(blocking=False)
-    go.set()
-    assert len({run.result() for run in runs}) == 2
+    async with threads(2) as two:
+        runs = [two.submit(wait) for _ in range(3)]
+        begun.acquire()
+        begun.acquire()
+        assert not begun.acquire(blocking=False)
+        go.set()
+        assert len(set(await asyncio.gather(*runs))) == 2
 
 
-def test_what_is_raised_is_told_and_the_thread_goes_on(two: Workers) -> None:
-    with pytest.raises(ZeroDivisionError):
-        two.submit(divmod, 1, 0).result()
-    assert two.submit(divmod, 7, 4).result() == (1, 3)
+@on_a_loop
+async def test_what_is_raised_is_told_and_the_thread_goes_on() -> None:
+    async with threads(2) as two:
+        with pytest.raises(ZeroDivisionError):
+            await two.submit(divmod, 1, 0)
+        assert await two.submit(divmod, 7, 4) == (1, 3)
 
 
-def test_what_nobody_waits_for_any_more_is_left_out() -> None:
+@on_a_loop
+async def test_what_nobody_waits_for_any_more_is_left_out() -> None:
     go, done = threading.Event(), list[int]()
-    one = Workers(1, "test")
-    busy = one.submit(go.wait)
-    dropped, kept = one.submit(done.append, 1), one.submit(done.append, 2)
-    assert dropped.cancel()
+    async with threads(1) as one:
+        busy = one.submit(go.wait)
+        dropped, kept = one.submit(done.append, 1), one.submit(done.append, 2)
+        assert dropped.cancel()
+        go.set()
+        await kept
+        assert await busy
+        assert done == [2]
+
+
+@on_a_loop
+async def test_what_came_too_late_for_who_waited_is_nobodys() -> None:
+    go = threading.Event()
+    async with threads(1) as one:
+        late = one.submit(go.wait)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await late
+        go.set()
+        assert await one.submit(divmod, 7, 4) == (1, 3)
+        assert late.cancelled()
+
+
+def test_the_end_of_a_loop_ends_no_thread() -> None:
+    go, one = threading.Event(), Workers(1, "test")
+
+    async def leave() -> None:
+        one.submit(go.wait)
+
+    async def ask() -> int:
+        return await one.submit(threading.get_ident)
+
+    asyncio.run(leave())
     go.set()
-    kept.result()
-    assert busy.result()
-    assert done == [2]
+    assert asyncio.run(ask()) == asyncio.run(ask())
     one.shutdown()
 
 
-@pytest.mark.parametrize("cancel", [False, True])
-def test_at_the_end_what_waits_is_done_or_cancelled(cancel: bool) -> None:
+@on_a_loop
+async def test_at_the_end_what_is_done_is_told_and_what_waits_is_cancelled() -> None:
     go, one = threading.Event(), Workers(1, "test")
     busy, waiting = one.submit(go.wait), one.submit(int)
-    one.shutdown(wait=False, cancel_futures=cancel)
+    one.shutdown()
     go.set()
-    assert busy.result()
-    assert waiting.cancelled() if cancel else waiting.result() == 0
+    assert await busy
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert waiting.cancelled()
     with pytest.raises(RuntimeError):
         one.submit(int)
 
