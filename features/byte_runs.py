@@ -57,6 +57,18 @@ class ByteRuns:
         start = int(self._start[row])
         return self._content[start : start + int(self._length[row])].tobytes()
 
+    def texts(self, rows: Ints) -> list[str]:
+        """The bytes of rows, which are UTF-8."""
+        ends = np.cumsum(self._length[rows], dtype=np.int64)
+        content = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+        take_runs(self.all, rows, content)
+        whole, stops = content.tobytes(), ends.tolist()
+        spans = zip([0, *stops], stops, strict=False)
+        if whole.isascii():
+            text = whole.decode("ascii")
+            return [text[start:stop] for start, stop in spans]
+        return [whole[start:stop].decode() for start, stop in spans]
+
     def put(self, rows: Ints, fresh: Bytes, stops: Ints) -> None:
         """Replace the bytes of rows; `fresh` is theirs end to end, `stops` where each ends."""
         room = len(fresh) + (GRAIN + 8) * len(rows)
@@ -68,6 +80,17 @@ class ByteRuns:
         put_runs(
             self._content, self._start, self._length, self._left, self._used, rows, fresh, stops
         )
+
+
+@kernel
+def take_runs(runs: Runs, rows: Ints, content: Bytes) -> None:
+    """The bytes of rows end to end."""
+    at = 0
+    for row in rows:
+        start = runs.start[row]
+        for k in range(runs.length[row]):
+            content[at + k] = runs.content[start + k]
+        at += runs.length[row]
 
 
 @kernel

@@ -96,9 +96,9 @@ class EntityTable:
         """The row number of a key, None when it is not here."""
         return self._rows.get(key)
 
-    def id_of(self, row: int) -> str | None:
-        """The id of a row, None when its key names none."""
-        return self.ids[row]
+    def ids_of(self, rows: Ints) -> list[str | None]:
+        """The ids of rows, None where a key names none."""
+        return [self.ids[row] for row in rows.tolist()]
 
     def rows_of_ids(self, ids: Iterable[str]) -> Ints:
         """The row numbers of entity ids; −1 for those that are not here."""

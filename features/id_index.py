@@ -36,6 +36,10 @@ class IdIndex:
         """The id of a row; empty when it has none."""
         return self._ids.get(row).decode()
 
+    def texts(self, rows: Ints) -> list[str]:
+        """The ids of rows; empty where there is none."""
+        return self._ids.texts(rows)
+
     def rows(self, ids: Sequence[str]) -> Ints:
         """The row of each id, −1 for those that have none."""
         found = np.full(len(ids), -1, np.int64)

@@ -5,7 +5,9 @@ Headrace cannot run are refused with the view's name and what to change.
 """
 
 import json
+import math
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +17,11 @@ import pyarrow as pa
 from feast import FeatureStore
 from feast.constants import FEAST_FS_YAML_FILE_PATH_ENV_NAME
 from feast.infra.registry.registry import Registry
-from feast.infra.registry.sql import SqlRegistry
+from feast.infra.registry.sql import FeastMetadataKeys, SqlRegistry, feast_metadata
 from feast.repo_config import RegistryConfig, load_repo_config
 from feast.value_type import ValueType
 from pydantic import TypeAdapter
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.codec import INT32_TYPE, INT64_TYPE, STRING_TYPE, VALUE_TYPES
@@ -61,6 +64,11 @@ from features.tags import (
 
 REPO: Final = "HEADRACE_REPO"
 """The setting of every process that names its feature repository."""
+SETTLED_S: Final = 2.0
+"""A change of the registry and another of the same second are over so long after the first was
+seen."""
+REREAD_S: Final = 60.0
+"""After so long it is read again whatever it says: clocks of those who change it may differ."""
 _FEATURES: Final[TypeAdapter[tuple[Feature, ...]]] = TypeAdapter(tuple[Feature, ...])
 _KEY_TYPES: Final = {
     ValueType.STRING.value: STRING_TYPE,
@@ -132,18 +140,23 @@ class PlanSource:
         )
         self._compiled: tuple[bytes, Plan] | None = None
         """What was compiled last, and of what."""
+        self._changes = _Changes()
 
     def read(self) -> Plan:
         """The plan as the registry has it now."""
+        began = time.monotonic()
         try:
-            self._registry.refresh()
-            registry = self._registry.proto()
+            # To read it all takes some 5 ms, in which a ranker answers no request.
+            if not self._changes.possible(self._changed_at(), began) and self._compiled is not None:
+                return self._compiled[1]
+            registry = self._whole()
         except (SQLAlchemyError, OSError) as error:
             raise Unavailable(f"the Feast registry cannot be read: {error}") from error
         # To compile takes some 25 ms, which a worker that looks every other second would spend in
         # the way of its records.
         content = registry.SerializeToString(deterministic=True)
         if self._compiled is not None and self._compiled[0] == content:
+            self._changes.read(began)
             return self._compiled[1]
         plan = compile_plan(registry, self.project)
         if not plan.views:
@@ -152,13 +165,13 @@ class PlanSource:
                 "Headrace: run `feast apply` in the feature repository"
             )
         self._compiled = content, plan
+        self._changes.read(began)
         return plan
 
     def archive(self) -> str:
         """Where row versions go: the folder above those that the stored views' sources name."""
-        self._registry.refresh()
         folders = set()
-        for view in self._registry.proto().stream_feature_views:
+        for view in self._whole().stream_feature_views:
             path = str(view.spec.batch_source.file_options.uri)
             root, _, name = path.rpartition(f"/{FOLDER}/")
             if view.spec.project == self.project and root and name == view.spec.name:
@@ -171,12 +184,51 @@ class PlanSource:
             )
         return folders.pop()
 
+    def _whole(self) -> Any:
+        """The `feast.core.Registry` message as it is stored now."""
+        if not isinstance(self._registry, SqlRegistry):
+            self._registry.refresh()
+        return self._registry.proto()  # of SQL it is read from the database each time
+
+    def _changed_at(self) -> int | None:
+        """When the registry says that it was changed last, in seconds; None when it does not."""
+        if not isinstance(self._registry, SqlRegistry):
+            return None
+        asked = select(feast_metadata.c.last_updated_timestamp).where(
+            feast_metadata.c.metadata_key == FeastMetadataKeys.LAST_UPDATED_TIMESTAMP.value,
+            feast_metadata.c.project_id == self.project,
+        )
+        with self._registry.read_engine.begin() as connection:
+            return connection.scalar(asked)
+
     def history(self, frame: pd.DataFrame, service: str) -> pa.Table:
         """The features of a service, `view__feature`, as Feast's own historical retrieval finds
         them for the rows of a frame, through the repository's offline store."""
         store = FeatureStore(config=self._config)
         features = store.get_feature_service(service)
         return store.get_historical_features(frame, features, full_feature_names=True).to_arrow()
+
+
+class _Changes:
+    """Whether a registry may have changed since it was read, by what it says of that itself.
+
+    It says so in seconds: of several changes in one, the last ones cannot be told from the first.
+    """
+
+    def __init__(self) -> None:
+        self._stamp: int | None = None
+        self._seen_at = self._read_at = -math.inf
+
+    def possible(self, stamp: int | None, now: float) -> bool:
+        """Whether it has to be read, now that it says this."""
+        if stamp != self._stamp:
+            self._stamp, self._seen_at = stamp, now
+        settled = self._read_at - self._seen_at > SETTLED_S
+        return stamp is None or not settled or now - self._read_at > REREAD_S
+
+    def read(self, began: float) -> None:
+        """Note that it was read, and could be used; what fails is read again."""
+        self._read_at = began
 
 
 def compile_plan(registry: Any, project: str) -> Plan:

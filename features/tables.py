@@ -63,8 +63,8 @@ class EntityRows(Protocol):
     def codes_of_rows(self, rows: Ints, ids: Sequence[str]) -> Ints:
         """The codes of ids that have these rows, −1 where they have none."""
 
-    def id_of(self, row: int) -> str | None:
-        """The id of a row."""
+    def ids_of(self, rows: Ints) -> list[str | None]:
+        """The ids of rows; None where there is none."""
 
     def known(self, row: int) -> bool:
         """Whether any view of a row holds anything."""

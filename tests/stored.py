@@ -110,8 +110,7 @@ Seen = dict[str, tuple[object, ...]]
 def seen(table: LiveTable) -> Seen:
     """What a live table holds."""
     found: Seen = {}
-    for row in range(len(table)):
-        identifier = table.id_of(row)
+    for row, identifier in enumerate(table.ids_of(np.arange(len(table)))):
         if identifier is not None:
             views = [_seen_in(view, row, table) for view in table.tables.values()]
             found[identifier] = (table.marker(row), *views)

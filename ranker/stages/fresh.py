@@ -55,7 +55,7 @@ class FreshPool:
         rows = self._young(now, reading, items)
         shown = _impressions(items, rows, now)
         rows, shown = rows[shown <= self._impressions_max], shown[shown <= self._impressions_max]
-        ids = [items.id_of(row) for row in rows.tolist()]
+        ids = items.ids_of(rows)
         there = np.array([item is not None for item in ids], np.bool_)
         return [item for item in ids if item is not None], 1.0 / (1.0 + shown[there])
 

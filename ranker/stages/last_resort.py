@@ -59,7 +59,7 @@ def look(
     paths: Sequence[str] = (),
 ) -> Popular:
     """What is popular now. Takes the table lock for a moment at a time."""
-    standing = reading.popularity.standing(now, lock)
+    standing = reading.popularity.standing(now, lock, count)
     ids, join, found = standing.ids[:count], reading.join, dict[str, About]()
     with lock:
         rows = reading.tables[ITEM_KEY].rows_of_ids(ids)

@@ -43,8 +43,8 @@ class TrendingSource:
     def items(self, query: Query, reading: Reading) -> Sourced:
         """Items, most clicked first."""
         table = reading.tables[ITEM_KEY]
-        rows = reading.popularity.top(query.now, self._count).tolist()
-        ids = ((row, table.id_of(row)) for row in rows)
+        rows = reading.popularity.top(query.now, self._count)
+        ids = zip(rows.tolist(), table.ids_of(rows), strict=True)
         return Sourced([item for row, item in ids if item is not None and table.known(row)])
 
 
@@ -79,7 +79,7 @@ class NeighbourSource:
             if row not in brought:
                 brought[row] = None
                 taken.append(row)
-        ids = (table.id_of(row) for row in taken[: self._count])
+        ids = table.ids_of(np.array(taken[: self._count], np.int64))
         return Sourced([item for item in ids if item is not None])
 
 

@@ -128,9 +128,9 @@ class LiveTable:
                 self._code_of_row[rows[place]] = code
         return codes
 
-    def id_of(self, row: int) -> str | None:
-        """The id of a row, None when it is free."""
-        return self._index.text(row) or None
+    def ids_of(self, rows: Ints) -> list[str | None]:
+        """The ids of rows, None for those that are free."""
+        return [identifier or None for identifier in self._index.texts(rows)]
 
     def known(self, row: int) -> bool:
         """Whether any view of a row holds anything."""
@@ -156,8 +156,7 @@ class LiveTable:
 
     def keys_before(self, tick: int) -> list[bytes]:
         """The Redis keys of rows that were last put before a tick."""
-        rows = np.flatnonzero(self._put_at[: self._count] < tick).tolist()
-        ids = (self.id_of(row) for row in rows)
+        ids = self.ids_of(np.flatnonzero(self._put_at[: self._count] < tick))
         return [self.key_of(identifier) for identifier in ids if identifier is not None]
 
     def marker(self, row: int) -> Marker | None:

@@ -92,15 +92,20 @@ class Popularity:
         found: Ints = rows[order]
         return found
 
-    def standing(self, now: int, turn: AbstractContextManager[object]) -> Standing:
-        """The most popular items of all: of a large table as of the last `renew`, of another as of
-        `now`."""
-        if self._standing is None or not self.large:
-            return self.renew(now, turn)
-        return self._standing
+    def standing(self, now: int, turn: AbstractContextManager[object], count: int) -> Standing:
+        """The most popular items of all, at least so many where there are: of a large table as of
+        the last `renew`, of another as of `now`."""
+        if not self.large:
+            return self._found(now, turn, count)
+        return self.renew(now, turn) if self._standing is None else self._standing
 
     def renew(self, now: int, turn: AbstractContextManager[object]) -> Standing:
-        """Find the most popular items of all, some thousand in each turn."""
+        """Find the most popular items of a large table."""
+        self._standing = self._found(now, turn, STANDING_MAX)
+        return self._standing
+
+    def _found(self, now: int, turn: AbstractContextManager[object], count: int) -> Standing:
+        """The most popular items of all, looking at some thousand in each turn."""
         rows, counts = np.zeros(0, np.int64), np.zeros(0)
         for start in range(0, len(self._items), ROWS_PER_TURN):
             with turn:
@@ -108,15 +113,14 @@ class Popularity:
                 part = part[self._may_be_shown(part)]
                 counts = np.concatenate([counts, self.counts(part, now)])
             rows = np.concatenate([rows, part])
-            best = np.argsort(-counts, kind="stable")[:STANDING_MAX]
+            best = np.argsort(-counts, kind="stable")[:count]
             rows, counts = rows[best], counts[best]
         ids: list[str | None] = []
         for start in range(0, len(rows), IDS_PER_TURN):
             with turn:
-                ids += map(self._items.id_of, rows[start : start + IDS_PER_TURN].tolist())
+                ids += self._items.ids_of(rows[start : start + IDS_PER_TURN])
         told = [(item, n) for item, n in zip(ids, counts.tolist(), strict=True) if item is not None]
-        self._standing = Standing([item for item, _ in told], [clicks for _, clicks in told])
-        return self._standing
+        return Standing([item for item, _ in told], [clicks for _, clicks in told])
 
     def _may_be_shown(self, rows: Ints) -> NDArray[np.bool_]:
         """[row]: whether it holds anything, and did not end."""

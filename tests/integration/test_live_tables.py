@@ -278,7 +278,7 @@ def test_a_user_row_is_read_with_the_codes_of_the_live_tables(
             assert isinstance(activity, ActivityTable)
             recent = activity.entries(0, activity.sequences.index("recent"))
             items = live.tables["item_id"].rows_of_codes(recent[:, 2])
-            assert [live.tables["item_id"].id_of(i) for i in items.tolist()] == [
+            assert live.tables["item_id"].ids_of(items) == [
                 f"i{i % 100}" for i in range(164, 200, 7)
             ]
             assert (unknown.row, unknown.marker, unknown.newest) == (-1, None, None)

@@ -1,5 +1,6 @@
 """The index of ids against a dict."""
 
+import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -41,6 +42,8 @@ class Indexed(RuleBasedStateMachine):
         rows = [self.expected.get(one, -1) for one in asked]
         assert self.index.rows(asked).tolist() == rows
         assert [self.index.text(row) for row in self.expected.values()] == list(self.expected)
+        of_rows = np.array([*self.expected.values(), *self.free], np.int64)
+        assert self.index.texts(of_rows) == [*self.expected, *("" for _ in self.free)]
         assert len(self.index) == len(self.expected)
 
 
