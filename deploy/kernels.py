@@ -43,8 +43,9 @@ from features.spec import (
     Window,
 )
 from ranker.reading import make_reading
+from ranker.rules import Diversity, Spread
 from ranker.scoring.forest import Forest
-from ranker.stages.marginal_relevance import marginal_relevance
+from ranker.stages.diversity import varied
 from ranker.tables.popularity import Popularity
 from ranker.tables.refresh import LiveRows
 from ranker.tables.user_rows import load_user
@@ -205,7 +206,9 @@ def rank(known: Plan, rows: dict[bytes, Hash]) -> None:
     assert np.isfinite(reader.matrix(moment, one.table)).all()
     reading.popularity.counts(found, NOW)
     reading.join.numbers("ended", found)
-    marginal_relevance(np.eye(2, dtype=np.float32), np.array([1.0, 0.5]), 2, 0.2)
+    rules = Diversity(strategy="mmr", spread=(Spread(by="author", places=2),))
+    none = np.array([-1, -1])
+    varied(rules, np.array([1.0, 0.5]), np.eye(2, dtype=np.float32), none, none, 2)
     live.put(list(rows), [{} for _ in rows])
 
 

@@ -127,10 +127,11 @@ class ActivityTable:
     def load(self, rows: Ints, updated_at: Ints, values: Sequence[Sequence[bytes | None]]) -> None:
         """Replace rows by what the store holds: newest event time and the value of each field."""
         flat = [value or b"" for row in values for value in row]
-        ends = np.cumsum([len(value) for value in flat], dtype=np.int64)
+        sizes = np.array([len(value) for value in flat], np.int64)
+        ends = np.cumsum(sizes)
         blob = b"".join(flat)
         content = np.frombuffer(blob, np.uint8)
-        self.stored[rows] = np.diff(ends, prepend=0).reshape(len(rows), len(self.fields)) > 0
+        self.stored[rows] = sizes.reshape(len(rows), len(self.fields)) > 0
         counts, resume = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
         kinds = self.layout.field_kind
         self._refuse(count_things(kinds, content, ends, counts))

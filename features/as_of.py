@@ -6,7 +6,7 @@ tables come from.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, NamedTuple, cast
 
 import mmh3
 import numpy as np
@@ -77,6 +77,7 @@ Run = slice | list[int]
 """Columns that stand together, as most do, or where each stands."""
 Alike = list[tuple[int, Compared]]
 """Features over the same lists, each with its column."""
+NOTHING: Final[Ints] = np.zeros(0, np.int64)
 _KEYS = {"item": ITEM, "author": AUTHOR, "category": CATEGORY}
 
 
@@ -92,6 +93,18 @@ class Moment:
     rows: dict[str, Ints]
     keys: Ints
     surface: str | None = None
+
+
+class Read(NamedTuple):
+    """What one read found, and of which other items."""
+
+    matrix: Floats
+    """[candidate, column] of all features of the service."""
+    compared: Ints
+    """Codes of the items, other than the candidates, whose embeddings were compared with theirs,
+    some of them more than once."""
+    compared_rows: Ints
+    """Their rows, −1 for those that have none."""
 
 
 class Reader:
@@ -147,7 +160,11 @@ class Reader:
         """Columns that are null for candidates without an embedding."""
 
     def matrix(self, moment: Moment, users: EntityTable | None = None) -> Floats:
-        """[candidate, column] of all features of the service.
+        """[candidate, column] of all features of the service; see `read`."""
+        return self.read(moment, users).matrix
+
+    def read(self, moment: Moment, users: EntityTable | None = None) -> Read:
+        """All features of the service for the candidates of a moment.
 
         `users` stands in for the table of users when their rows are read one request at a time.
         """
@@ -173,19 +190,7 @@ class Reader:
                 out[:, place] = _context(feature, moment)
             else:
                 out[:, place] = self._value(feature, moment, users)
-        self._similarities(moment, users, out)
-        return out
-
-    def compared(self, moment: Moment, users: EntityTable | None = None) -> Ints:
-        """Codes of the items, other than the candidates, whose embeddings the features read, some
-        of them more than once."""
-        found = [
-            codes
-            for alike in self._alike.values()
-            for same in alike
-            for codes in self._listed(same[0][1], moment, users)
-        ]
-        return np.concatenate([np.zeros(0, np.int64), *found])
+        return Read(out, *self._similarities(moment, users, out))
 
     def _table(self, view: str, users: EntityTable | None) -> ReadTable:
         entity = self._views[view].entity
@@ -220,12 +225,20 @@ class Reader:
         numbers = take_numbers(column.number, rows)
         return (moment.now - numbers) / 1000.0 if isinstance(feature, AgeFeature) else numbers
 
-    def _similarities(self, moment: Moment, users: EntityTable | None, out: Floats) -> None:
-        """Features that compare embeddings: the user's listed items' against the candidates'."""
+    def _similarities(
+        self, moment: Moment, users: EntityTable | None, out: Floats
+    ) -> tuple[Ints, Ints]:
+        """Features that compare embeddings: the user's listed items' against the candidates'.
+
+        Returns the codes and the rows of those items.
+        """
         out[:, self._unknown] = np.nan
+        compared = [(NOTHING, NOTHING)]
         for view, alike in self._alike.items():
             if alike:
-                self._similar(view, alike, moment, users, out)
+                compared += self._similar(view, alike, moment, users, out)
+        codes, rows = zip(*compared, strict=True)
+        return np.concatenate(codes), np.concatenate(rows)
 
     def _similar(
         self,
@@ -234,22 +247,25 @@ class Reader:
         moment: Moment,
         users: EntityTable | None,
         out: Floats,
-    ) -> None:
-        """Those features that compare embeddings of one view."""
+    ) -> list[tuple[Ints, Ints]]:
+        """Those features that compare embeddings of one view; returns the codes and the rows of
+        what was listed."""
         table = self._latest(view)
         vectors = table.column(self._embeddings[view]).vector
         items = self._tables[table.view.entity.join_key]
         rows = moment.rows[table.view.entity.join_key]
         candidates = np.empty((vectors.shape[1], len(rows)), np.float32)
-        known = _gather(vectors, rows, candidates)
+        known, compared = _gather(vectors, rows, candidates), []
         for same in features:
             listed = []
             for codes in self._listed(same[0][1], moment, users):
                 recent = items.rows_of_codes(codes)
+                compared.append((codes, recent))
                 found = np.empty((vectors.shape[1], len(recent)), np.float32)
                 found = found[:, _gather(vectors, recent, found)]
                 listed.append(np.ascontiguousarray(found.T))
             _compare(same, listed, candidates, known, out)
+        return compared
 
     def _listed(self, feature: Compared, moment: Moment, users: EntityTable | None) -> list[Ints]:
         """Codes of the items that a feature compares, list by list; none for an unknown user."""
@@ -260,7 +276,7 @@ class Reader:
             for name, actions in lists_read(feature)
         ]
         if user < 0:
-            return [np.zeros(0, np.int64) for _ in lists]
+            return [NOTHING for _ in lists]
         # The last list says how far back the others go.
         since = oldest_of_newest(activity.arrays, user, *lists[-1], now, feature.newest)
         return [

@@ -85,7 +85,7 @@ class Stages:
     popular: Callable[[], Popular] = Popular
     """What is popular, as it was seen lately: for when there is no time to look."""
     observe: Callable[[Query], None] = lambda _: None
-    """Told of every query, once it is answered."""
+    """Told of every query just before its answer is given; must neither block nor fail."""
     precedence: AbstractContextManager[object] = field(default_factory=nullcontext)
     """Held from a request's arrival to its answer: work in the background stands back."""
     deadline_ms: int = 10_000
@@ -106,7 +106,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         self._workers = Workers(self.stages.workers, "rank")
-        self._effects = Effects(self.stages.side_effects, self.stages.observe)
+        self._effects = Effects(self.stages.side_effects)
 
     async def rank(self, request: RankRequest) -> RankResponse:
         """The feed for a request, within its deadline.
@@ -127,6 +127,7 @@ class Pipeline:
             query.timing.given_up = True
         if query.request.explain_time:
             answer.response.timings_ms = dict(query.timings_ms)
+        self.stages.observe(query)
         # After the answer: their thread would take the interpreter from who passes it on.
         asyncio.get_running_loop().call_soon(self._effects.put, query, answer.served)
         return answer.response
@@ -179,8 +180,6 @@ class Pipeline:
             query.user = self._user(query)
             query.candidates = candidates = self._candidates(query, reading, query.user)
             matrix = self._features(query, candidates, query.user)
-            if matrix is not None:
-                query.read = rows_read(candidates, query.user, query.request.surface)
             query.keep = self._kept(query, candidates)
         places = np.flatnonzero(query.keep)
         heads = self._heads(query, reading, matrix, places)
@@ -232,14 +231,19 @@ class Pipeline:
         }
 
     def _features(self, query: Query, candidates: Candidates, user: User) -> Floats | None:
+        """[candidate, column], and the versions of rows that they were computed from."""
         reader = candidates.reading.reader
-        return self._attempt(
+        found = self._attempt(
             query,
             "features",
-            lambda: reader.matrix(candidates.moment, user.table),
+            lambda: reader.read(candidates.moment, user.table),
             "ranked by popularity",
             lambda: None,
         )
+        if found is None:
+            return None
+        query.read = rows_read(candidates, found, query.request.surface)
+        return found.matrix
 
     def _kept(self, query: Query, candidates: Candidates) -> Mask:
         """Which may be shown. Only the last resort is left when one that vouches fails."""

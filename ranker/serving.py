@@ -41,9 +41,14 @@ def run(service: Stoppable, settings: RankerSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
     if _in_the_open(settings):
         log.warning("tokens are asked for and TLS is off: anybody on the way can read them")
-    http = _http_server(service, settings)
-    with asyncio.Runner(loop_factory=http.config.get_loop_factory()) as runner:
-        runner.run(_serve(service, settings, http))
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_serve(service, settings, _http_server(service, settings)))
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop as the process has: uvicorn's choice, uvloop where that is installed."""
+    make = uvicorn.Config("", log_config=None).get_loop_factory()
+    return asyncio.new_event_loop() if make is None else make()
 
 
 async def _serve(service: Stoppable, settings: RankerSettings, http: uvicorn.Server) -> None:

@@ -168,7 +168,7 @@ def _reading(stages: Stages, name: str, trouble: Trouble) -> Any:
         heads = found.heads
         assert heads is not None
         if name == "features":
-            return replace(found, reader=around(found.reader, "matrix", trouble))
+            return replace(found, reader=around(found.reader, "read", trouble))
         if name == "heads":
             return replace(found, heads=replace(heads, model=around(heads.model, "score", trouble)))
         if name == "value":

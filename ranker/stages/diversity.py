@@ -6,7 +6,6 @@ category stand before it. A block depends on nothing after it, so the order of t
 the same whatever n is: a page cut out of it continues the page before.
 """
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -15,8 +14,9 @@ from pyversity import diversify
 
 from features.as_of_kernels import Floats, Vectors
 from features.layout import Ints
-from ranker.rules import Diversity, Spread
+from ranker.rules import Diversity
 from ranker.stages.marginal_relevance import marginal_relevance
+from ranker.stages.spreading import Spreading
 
 BLOCK: Final = 20
 POOL: Final = 60
@@ -36,7 +36,7 @@ def varied(
     if rules.off:
         return order
     count = min(count, rules.places, len(score))
-    spread = _Spreading(rules.spread, authors, categories)
+    spread = Spreading(rules.spread, authors, categories)
     left = order[: reach(rules, count)].tolist()
     chosen: list[int] = []
     while left and len(chosen) < count:
@@ -97,30 +97,3 @@ def _completed(vectors: Vectors) -> NDArray[np.float32]:
     vectors = vectors.copy()
     vectors[absent] = vectors[~absent].mean(axis=0)
     return vectors
-
-
-class _Spreading:
-    """Who stood on the last places, against the rules."""
-
-    def __init__(self, rules: Sequence[Spread], authors: Ints, categories: Ints) -> None:
-        codes = {"author": authors.tolist(), "category": categories.tolist()}
-        self._rules = [(codes[rule.by], rule.most, rule.places - 1) for rule in rules]
-        self._placed: list[int] = []
-
-    def place(self, wanted: list[int], size: int) -> list[int]:
-        """The next `size` items: at each place the first wanted one that no rule speaks against,
-        or simply the first."""
-        waiting, begun = list(wanted), len(self._placed)
-        for _ in range(size):
-            found = next((at for at, item in enumerate(waiting) if self._fits(item)), 0)
-            self._placed.append(waiting.pop(found))
-        return self._placed[begun:]
-
-    def _fits(self, item: int) -> bool:
-        for codes, most, before in self._rules:
-            code = codes[item]
-            if code >= 0:
-                near = self._placed[-before:]
-                if sum(codes[other] == code for other in near) >= most:
-                    return False
-        return True

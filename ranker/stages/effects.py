@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
@@ -18,11 +18,8 @@ WAITING_MAX: Final = 1_000
 class Effects:
     """The side effects of one pipeline."""
 
-    def __init__(
-        self, effects: Sequence[SideEffect], observe: Callable[[Query], None] = lambda _: None
-    ) -> None:
+    def __init__(self, effects: Sequence[SideEffect]) -> None:
         self._effects = effects
-        self._observe = observe
         self._thread = ThreadPoolExecutor(1, "served")
         self._room = threading.BoundedSemaphore(WAITING_MAX)
         self._failing: dict[str, str] = {}
@@ -32,6 +29,8 @@ class Effects:
 
     def put(self, query: Query, served: Served) -> None:
         """Have them told of an answer; at once."""
+        if not self._effects:
+            return
         if self._closed or not self._room.acquire(blocking=False):
             self.dropped += 1
             self._failing["side_effects"] = f"too many wait, {self.dropped} have been left out"
@@ -66,7 +65,4 @@ class Effects:
                 self._failing[effect.name] = f"failed ({type(error).__name__})"
             else:
                 self._failing.pop(effect.name, None)
-        try:
-            self._observe(query)
-        finally:
-            self._room.release()
+        self._room.release()

@@ -176,4 +176,8 @@ def related_texts(user: User, target: str, relations: tuple[str, ...]) -> set[st
 def _not_among(codes: Ints, unwanted: Ints) -> Mask:
     if not len(unwanted):
         return np.ones(len(codes), np.bool_)
-    return ~np.isin(codes, unwanted)
+    # What `np.isin` does to find its way for so few takes longer than to look each of them up.
+    known = np.sort(unwanted)
+    places = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+    passed: Mask = known[places] != codes
+    return passed

@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from features.as_of import Read
 from features.candidates import ITEM_KEY, USER_KEY
 from features.layout import AUTHOR, CATEGORY, ITEM, Ints
 from features.strings import Strings
-from ranker.stages.roles import Candidates, User
+from ranker.stages.roles import Candidates
 
 Marks = dict[str, dict[str, list[int] | None]]
 """Join key → id → generation, partition and offset of the row's marker; None: there was no row."""
@@ -48,10 +49,9 @@ class RowsRead:
         return found
 
 
-def rows_read(candidates: Candidates, user: User, surface: str | None) -> RowsRead:
+def rows_read(candidates: Candidates, read: Read, surface: str | None) -> RowsRead:
     """What the features of candidates were computed from; hold the lock they were read under."""
     reading, moment = candidates.reading, candidates.moment
-    compared = reading.reader.compared(moment, user.table)
     items = reading.tables[ITEM_KEY]
     return RowsRead(
         strings=items.strings,
@@ -66,8 +66,8 @@ def rows_read(candidates: Candidates, user: User, surface: str | None) -> RowsRe
             for join_key, rows in moment.rows.items()
             if join_key != USER_KEY
         },
-        compared=compared,
-        compared_marks=items.marked(items.rows_of_codes(compared)),
+        compared=read.compared,
+        compared_marks=items.marked(read.compared_rows),
     )
 
 

@@ -53,11 +53,11 @@ def run(full: bool) -> Result:
                 typed = typed_project(repo, folder, plan, client)
             stock = StockRanker(typed, plan, SERVICE, trained.boosters[HEADS[0]], matrix)
             assert stock.found(asked[0].ids) == CANDIDATES
-            rank_next = in_turn(lambda one: rank(one.request), asked)
+            rank_next = in_turn(lambda one: rank.timed(one.request)[1], asked)
             taken_ms = paired_ms(
                 {
                     "ours": rank_next,
-                    "three_heads": in_turn(lambda one: rank_three(one.request), asked),
+                    "three_heads": in_turn(lambda one: rank_three.timed(one.request)[1], asked),
                     "feast": in_turn(
                         lambda one: stock.rank(one.request.user_id, one.request.surface, one.ids),
                         asked,

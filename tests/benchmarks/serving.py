@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from features.row_store import RowStore
 from features.spec import Plan
 from ranker.request import RankRequest, RankResponse
 from ranker.scoring.model import TrainedHead
+from ranker.serving import new_loop
 from ranker.settings import RankerSettings
 from ranker.training.boosting import PARAMETERS
 from ranker.training.fitting import write_model
@@ -40,6 +42,7 @@ from streaming.route import Router, RouteSettings
 from streaming.settings import StreamingSettings
 from streaming.wiring import open_store
 from tests.benchmarks.ground import SERVICE
+from tests.benchmarks.timing import Took
 
 CANDIDATES, LIMIT = 500, 20
 TREES, LEAVES = 300, 63
@@ -49,7 +52,26 @@ ASKED = 40
 """Different requests, asked in turn."""
 RECORDS_PER_STEP = 2_000
 
-Rank = Callable[[RankRequest], RankResponse]
+
+@dataclass(frozen=True)
+class Rank:
+    """A ranker of this process, asked from outside its event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    one: Ranker
+
+    def __call__(self, request: RankRequest) -> RankResponse:
+        """The answer to a request."""
+        return self.loop.run_until_complete(self.one.rank(request))
+
+    def timed(self, request: RankRequest) -> tuple[RankResponse, Took]:
+        """The same, with the time from the request to the answer inside the loop."""
+        return self.loop.run_until_complete(self._timed(request))
+
+    async def _timed(self, request: RankRequest) -> tuple[RankResponse, Took]:
+        began = time.perf_counter()
+        response = await self.one.rank(request)
+        return response, Took((time.perf_counter() - began) * 1000)
 
 
 @dataclass(frozen=True)
@@ -188,7 +210,8 @@ def requests(recorded: Sequence[Event], count: int = CANDIDATES, asked: int = AS
 
 @contextmanager
 def ranker(url: str, repo: Path, model: Path) -> Iterator[Rank]:
-    """The `ranker` process's own pipeline in this process, without HTTP and serving log."""
+    """The `ranker` process's own pipeline and event loop in this process, without HTTP and serving
+    log."""
     settings = RankerSettings(
         redis=SecretStr(url),
         kafka="",
@@ -199,14 +222,14 @@ def ranker(url: str, repo: Path, model: Path) -> Iterator[Rank]:
         user_read_timeout_ms=1_000,
     )
     compile_kernels()
-    loop = asyncio.new_event_loop()
+    loop = new_loop()
     try:
         one = Ranker(settings)
         running = one.running()
         loop.run_until_complete(running.__aenter__())
         try:
             assert (why := one.unready()) is None, why
-            yield lambda request: loop.run_until_complete(one.rank(request))
+            yield Rank(loop, one)
         finally:
             loop.run_until_complete(running.__aexit__(None, None, None))
     finally:

@@ -3,9 +3,18 @@
 import gc
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a way took by a clock of its own: of a coroutine, without the start and the stop of the
+    event loop around it, which a server does not do for a request."""
+
+    ms: float
 
 
 def paired_ms(
@@ -33,9 +42,13 @@ def paired_ms(
                 for _ in range(settling):
                     way()
                 for run in range(first, min(first + in_a_row, runs)):
-                    begin = time.perf_counter()
-                    way()
-                    taken_ms[name][run] = (time.perf_counter() - begin) * 1000
+                    taken_ms[name][run] = _took_ms(way)
     finally:
         gc.enable()
     return taken_ms
+
+
+def _took_ms(way: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    found = way()
+    return found.ms if isinstance(found, Took) else (time.perf_counter() - begin) * 1000

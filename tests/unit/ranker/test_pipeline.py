@@ -1,14 +1,19 @@
 """The pipeline from a request to a feed, over rows in memory."""
 
+import asyncio
 import math
+from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from features.errors import BadInput, Unavailable
 from features.events import EngagementEvent, Event, ItemEvent
-from ranker.request import RankResponse
+from ranker.pipeline import Pipeline
+from ranker.request import RankRequest, RankResponse
 from ranker.scoring.value import ValueWeights
+from ranker.stages.roles import Query
 from ranker.stages.serving_log import drawn
 from ranker.training.rows import TrainingRows
 from tests.browsing import browsing, engagement
@@ -252,3 +257,24 @@ def test_a_click_moves_what_is_like_it_up(browsed: list[Event], model: Path) -> 
         for n in (2, 7)
     ]
     assert sum(places([*browsed, *clicks])) < sum(places(browsed)) - 60
+
+
+def test_an_observer_is_told_before_the_answer_and_where_it_was_asked_from(
+    serving: Serving,
+) -> None:
+    caller, told = ContextVar("caller", default=""), list[tuple[str, dict[str, float]]]()
+
+    def observe(query: Query) -> None:
+        told.append((caller.get(), dict(query.timings_ms)))
+
+    pipeline = Pipeline(replace(serving.pipeline.stages, observe=observe))
+
+    async def ask() -> None:
+        caller.set("here")
+        await pipeline.rank(RankRequest(user_id="u3", limit=7))
+        ((where, stages),) = told
+        assert where == "here"
+        assert {"user_row", "features", "heads", "page"} <= stages.keys()
+
+    asyncio.run(ask())
+    pipeline.close()
