@@ -204,6 +204,7 @@ def rank(known: Plan, rows: dict[bytes, Hash]) -> None:
     moment = reading.join.moment(NOW + DAY_MS, one.row, ITEMS, found, "home")
     reader: Reader = reading.reader
     assert np.isfinite(reader.matrix(moment, one.table)).all()
+    live.tables[ITEM_KEY].marked(found)
     reading.popularity.counts(found, NOW)
     reading.join.numbers("ended", found)
     rules = Diversity(strategy="mmr", spread=(Spread(by="author", places=2),))

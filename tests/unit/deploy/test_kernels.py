@@ -23,6 +23,7 @@ from numba.core.dispatcher import Dispatcher
 from deploy.kernels import compile_kernels
 from tests.browsing import browsing
 from tests.serving import Serving, folded, replayed, trained
+from tests.town import Town
 
 def signatures():
     return {
@@ -38,6 +39,10 @@ assert len(known) > 10
 events = browsing(80)
 model = trained(Path(sys.argv[1]), replayed(events), "click", trees=3)
 feed = Serving(folded(events), model).ask(user_id=events[-1].user_id, now=4_600)
+assert feed.items and not feed.degraded and feed.model != "popularity"
+town = Town(model=model)
+town.feed(events)
+feed = town.rank(4_600, user_id=events[-1].user_id, candidates=["i1", "i2", "ghost"])
 assert feed.items and not feed.degraded and feed.model != "popularity"
 for new in sorted(signatures() - known):
     print(*new)
