@@ -1,5 +1,6 @@
 """What the ranker tells the world: Prometheus metrics with few, fixed labels."""
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,10 @@ class Observer:
             "headrace_build_info", "The version that runs.", ("version",), registry=self.registry
         )
         build.labels(VERSION).set(1)
+        clock = Gauge(
+            "headrace_clock_unix_seconds", "The time it is by our clock.", registry=self.registry
+        )
+        clock.set_function(time.time)
 
     def answered(self, response: RankResponse) -> None:
         """Note an answer."""

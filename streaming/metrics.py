@@ -27,9 +27,15 @@ class Observer:
     of plan versions only the one in use is shown.
     """
 
-    def __init__(self, process: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        process: str,
+        clock: Callable[[], float] = time.time,
+        measured: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: the time, which may be wrong and leap; `measured`: what ages are told by."""
         self.registry = CollectorRegistry()
-        self._process, self._clock = process, clock
+        self._process, self._clock, self._measured = process, clock, measured
         self._totals = self._total("headrace_events", "What a streaming worker did, by kind.")
         self._gauges = self._gauge(
             "headrace_state", "Where a streaming worker stands, by kind.", "kind"
@@ -43,6 +49,8 @@ class Observer:
         self._plans = self._gauge("headrace_plan_info", "The plan in use, by version.", "version")
         build = self._gauge("headrace_build_info", "The version that runs.", "version")
         build.labels(process, VERSION).set(1)
+        time_ = self._gauge("headrace_clock_unix_seconds", "The time it is by our clock.")
+        time_.labels(process).set_function(clock)
         age = self._gauge(
             "headrace_checkpoint_age_seconds",
             "For how long the oldest write that no checkpoint covers has waited; 0: none does.",
@@ -101,13 +109,13 @@ class Observer:
     def unsaved(self, waiting: bool) -> None:
         """Say whether there are writes that no checkpoint covers."""
         if waiting:
-            self._unsaved_since = self._unsaved_since or self._clock()
+            self._unsaved_since = self._unsaved_since or self._measured()
         else:
             self._unsaved_since = None
 
     def saved(self, rest: bool) -> None:
         """Say that a checkpoint was saved, and whether newer writes wait for the next."""
-        self._unsaved_since = self._clock() if rest else None
+        self._unsaved_since = self._measured() if rest else None
         self.set("checkpoint_unix_s", self._clock())
 
     def hold(self, held: bool) -> None:
@@ -147,7 +155,7 @@ class Observer:
 
     def _unsaved_for(self) -> float:
         since = self._unsaved_since
-        return 0.0 if since is None else self._clock() - since
+        return 0.0 if since is None else self._measured() - since
 
     def _total(self, name: str, text: str) -> Total:
         return Total(name, text, ("process", "kind"), registry=self.registry)

@@ -1,12 +1,14 @@
 """The ranker's files, and the processes that answer over HTTP."""
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Final
 
 import httpx
 
 from deploy.doctor.finding import Finding, ok
+from deploy.doctor.redis import clock
 from deploy.ranker_link import reaching
 from features.errors import Unavailable
 from features.spec import Plan
@@ -19,6 +21,7 @@ from ranker.settings import RankerSettings
 
 TIMEOUT_S: Final = 3.0
 BUILD: Final = re.compile(r'^headrace_build_info\{.*version="([^"]*)".*\} 1', re.MULTILINE)
+CLOCK: Final = re.compile(r"^headrace_clock_unix_seconds(?:\{.*\})? (\S+)$", re.MULTILINE)
 GAUGE: Final = r'^headrace_ranker_state\{kind="%s"\} (\S+)$'
 
 
@@ -57,11 +60,12 @@ def look_at_ranker(url: str) -> Iterator[Finding]:
         why = ready.text.strip()[:200]
         mend = "give it time to load its items; then its log says what holds it up"
         yield Finding("ranker", "fault", f"{url} is not ready: {why}", mend)
-    metrics = _get(f"{url}/metrics")
+    asked, metrics = time.time(), _get(f"{url}/metrics")
     if metrics.status_code != 200:
         yield _closed("ranker/metrics", url, metrics.status_code)
         return
     yield _version("ranker/version", url, metrics.text)
+    yield from _clock("ranker/clock", url, metrics.text, asked)
     stale, connected = (_gauge(metrics.text, k) for k in ("item_staleness_ms", "tables_connected"))
     if connected == 0:
         mend = "see redis/rights: it needs CLIENT TRACKING and SUBSCRIBE"
@@ -87,11 +91,12 @@ def look_at_worker(url: str) -> Iterator[Finding]:
         yield Finding(check, "fault", fault, mend)
     if health.status_code == 200 and not faults:
         yield ok(check, "has joined its group, and nothing is stopped")
-    metrics = _get(f"{url}/metrics")
+    asked, metrics = time.time(), _get(f"{url}/metrics")
     if metrics.status_code != 200:
         yield _closed(check, url, metrics.status_code)
     else:
         yield _version(check, url, metrics.text)
+        yield from _clock(check, url, metrics.text, asked)
 
 
 def _closed(check: str, url: str, status: int) -> Finding:
@@ -107,6 +112,12 @@ def _version(check: str, url: str, metrics: str) -> Finding:
     mend = "let an upgrade come to its end, or run the doctor of its version"
     says = f"{url} is of version {theirs}, this command of {VERSION}"
     return Finding(check, "note", says, mend)
+
+
+def _clock(check: str, url: str, metrics: str, asked: float) -> Iterator[Finding]:
+    """Nothing of a version that does not tell the time."""
+    if (told := CLOCK.search(metrics)) is not None:
+        yield clock(check, url, float(told[1]) - (asked + time.time()) / 2)
 
 
 def _gauge(metrics: str, kind: str) -> float:

@@ -94,6 +94,15 @@ ALERTS: Final = (
         "processes run different versions, or fold by different plans, for half an hour",
     ),
     Alert(
+        "HeadraceClock",
+        "max by (instance)"
+        " (abs(headrace_clock_unix_seconds - timestamp(headrace_clock_unix_seconds))) > 5",
+        "5m",
+        "ticket",
+        "the clock of {{ $labels.instance }} and that of Prometheus differ by"
+        " {{ $value | humanizeDuration }}",
+    ),
+    Alert(
         "HeadraceFileRefused",
         'max by (instance) (headrace_ranker_state{kind="feed_files_bad"}) > 0',
         "1m",

@@ -26,6 +26,8 @@ PATIENCE_S = 0.6
 """A caller's, for the deadline and the way there and back."""
 CALLS_PER_S = 10
 EVENTS_PER_S = 100.0
+LEAP_S = 0.5
+"""How long a clock that leaps stays where it is."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -58,12 +60,14 @@ class Experiment(_Strict):
     restart: list[str] = []
     clocks: dict[str, int] = {}
     """By process: how many seconds its clock is ahead."""
+    leaps: dict[str, Annotated[list[int], Field(min_length=2)]] = {}
+    """By process that runs: how many seconds its clock is ahead, in turn and all over again."""
     for_s: float = Field(gt=0, le=600)
     steady: Steady
 
     @model_validator(mode="after")
     def _names_what_there_is(self) -> "Experiment":
-        processes = {*self.restart, *self.clocks}
+        processes = {*self.restart, *self.clocks, *self.leaps}
         names = {*self.links} - {*LINKS} | processes - {*WORKERS, *RANKERS}
         if names:
             raise ValueError(f"there is no {', '.join(sorted(names))}")
@@ -146,12 +150,22 @@ def _suffer(experiment: Experiment, here: Town) -> None:
             here.restart(name)
         for name, ahead_s in experiment.clocks.items():
             here.restart(name, ahead_s)
-        time.sleep(experiment.for_s)
+        _last(experiment, here)
         for name in experiment.clocks:
             here.restart(name)
         here.mend()
         fallen = here.fallen()
         assert not fallen, f"{fallen} ended by themselves"
+
+
+def _last(experiment: Experiment, here: Town) -> None:
+    """Let the time of an experiment pass, with clocks that leap."""
+    until, turn = time.monotonic() + experiment.for_s, 0
+    while (left := until - time.monotonic()) > 0:
+        for name, leads_s in experiment.leaps.items():
+            here.clocks[name].set(leads_s[turn % len(leads_s)])
+        time.sleep(min(left, LEAP_S))
+        turn += 1
 
 
 def _refuted(steady: Steady, result: Result) -> list[str]:

@@ -10,14 +10,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy import servers
 from deploy.ports import HOST, free_port
 from deploy.probes import is_ready
 from deploy.processes import Child, Program, spawn, stop, wait_until_ready
+from tests.chaos.clock import Clock
 from tests.chaos.ground import SETTINGS_OF_WORKERS, Ground
 from tests.chaos.proxy import NONE, Proxy, Trouble
 from tests.kafka_server import START_TIMEOUT_S, apache_kafka
@@ -31,7 +32,6 @@ LINKS = (*OF_KAFKA, *OF_REDIS, OF_RANKERS)
 WORKERS = ("route-1", "route-2", "aggregate-1", "aggregate-2")
 RANKERS = ("ranker-1", "ranker-2")
 DISK_MB = 512
-CLOCK = Path(__file__).with_name("clock")
 
 
 @dataclass
@@ -42,6 +42,8 @@ class Town(Ground):
     rankers: dict[str, Program] = field(default_factory=dict)
     running: dict[str, Child] = field(default_factory=dict)
     """The rankers that run."""
+    clocks: dict[str, Clock] = field(default_factory=dict)
+    """By process: what it lives by."""
     disk: Path | None = None
     """Where Redis writes, if it is a file system of its own."""
 
@@ -57,28 +59,28 @@ class Town(Ground):
             proxy.suffer(trouble)
 
     def mend(self) -> None:
-        """All links are well again."""
+        """All links are well again, and all clocks right."""
         for link in self.links:
             self.suffer(link, NONE)
+        for clock in self.clocks.values():
+            clock.set(0)
 
     def restart(self, name: str, ahead_s: int = 0) -> None:
         """Stop a process as an orchestrator would, start it again, and wait until it is ready.
 
         Its clock is so many seconds ahead from then on.
         """
-        clock = _clock(ahead_s) if ahead_s else {}
+        running = self.running if name in self.rankers else self.stream.alive
+        _gently(running.pop(name))
+        self.clocks[name].set(ahead_s)
         if name in self.rankers:
-            _gently(self.running.pop(name))
-            self.start_ranker(name, clock)
-            return
-        _gently(self.stream.alive.pop(name))
-        self.stream.own[name] = clock
-        self.stream.start(name)
+            self.start_ranker(name)
+        else:
+            self.stream.start(name)
 
-    def start_ranker(self, name: str, environment: Mapping[str, str] | None = None) -> None:
-        """Start a ranker, with more in its environment, and wait until it may be asked."""
-        known = self.rankers[name]
-        program = replace(known, environment={**known.environment, **(environment or {})})
+    def start_ranker(self, name: str) -> None:
+        """Start a ranker, and wait until it may be asked."""
+        program = self.rankers[name]
         child = self.running[name] = spawn(program, self.stream.logs / f"{name}.log")
         wait_until_ready([(program, child)], 180)
 
@@ -90,12 +92,6 @@ class Town(Ground):
     def child(self, name: str) -> Child | None:
         """The process of a name."""
         return self.running.get(name) or super().child(name)
-
-
-def _clock(ahead_s: int) -> dict[str, str]:
-    """What sets the clock of a process, and leaves alone the one that only measures."""
-    path = os.pathsep.join([str(CLOCK), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {"PYTHONPATH": path, "HEADRACE_TEST_CLOCK_AHEAD_S": str(ahead_s)}
 
 
 def _gently(child: Child) -> None:
@@ -131,7 +127,11 @@ def town(folder: Path, repo: Path) -> Iterator[Town]:
                 "HEADRACE_KAFKA": f"{HOST}:{at[f'{role}-kafka']}",
                 "HEADRACE_REDIS": f"redis://{HOST}:{at[f'{role}-redis']}/0",
             }
-        here = Town(workers, {"broker": kafka, "redis": valkey}, links=links, disk=disk)
+        clocks = {name: Clock(folder / f"{name}.clock") for name in (*WORKERS, *RANKERS)}
+        for name in WORKERS:
+            workers.own[name] = clocks[name].environment()
+        servers_ = {"broker": kafka, "redis": valkey}
+        here = Town(workers, servers_, links=links, clocks=clocks, disk=disk)
         undo.callback(lambda: stop([*here.running.values(), *here.servers.values()]))
         for name in here.programs:
             here.start(name)
@@ -142,6 +142,7 @@ def town(folder: Path, repo: Path) -> Iterator[Town]:
             http, grpc = free_port(), free_port()
             link(OF_RANKERS, grpc)
             environment = workers.environment() | workers.own["ranker"]
+            environment |= clocks[name].environment()
             environment |= {
                 "HEADRACE_HTTP_PORT": str(http),
                 "HEADRACE_GRPC_PORT": str(grpc),

@@ -25,7 +25,8 @@ def test_every_link_and_every_process_is_in_some_experiment() -> None:
     all_of_them = [read(file) for file in FILES]
     assert {link for one in all_of_them for link in one.links} == set(LINKS)
     assert {name for one in all_of_them for name in one.restart} == {*WORKERS, *RANKERS}
-    assert {name for one in all_of_them for name in one.clocks} == {*WORKERS}
+    assert {name for one in all_of_them for name in one.clocks} == {*WORKERS, *RANKERS}
+    assert {name for one in all_of_them for name in one.leaps} == {*WORKERS, *RANKERS}
     pressed = [one.pressure for one in all_of_them]
     assert any(one.cores for one in pressed)
     assert any(one.memory_mb for one in pressed)
@@ -38,6 +39,8 @@ def test_every_link_and_every_process_is_in_some_experiment() -> None:
         ({"links": {"route-moon": {"latency_ms": 1}}}, "there is no route-moon"),
         ({"restart": ["broker"]}, "there is no broker"),
         ({"clocks": {"broker": 60}}, "there is no broker"),
+        ({"leaps": {"broker": [60, 0]}}, "there is no broker"),
+        ({"leaps": {"ranker-1": [60]}}, "at least 2"),
         ({}, "it does nothing"),
         ({"links": {"route-redis": {"slow": 1}}}, "slow"),
     ],

@@ -4,6 +4,7 @@ import http.server
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -383,6 +384,7 @@ def answering(pages: dict[str, tuple[int, str]]) -> Iterator[str]:
 
 
 STATE = 'headrace_ranker_state{kind="item_staleness_ms"} 3.0\nheadrace_ranker_state{kind='
+CLOCK = "headrace_clock_unix_seconds %f\n"
 SOUND = f'headrace_build_info{{version="{VERSION}"}} 1.0\n{STATE}"tables_connected"}} 1.0\n'
 
 
@@ -398,6 +400,13 @@ def test_processes_that_are_unready_deaf_stopped_or_of_another_version_are_told(
         assert [one.says for one in look().values() if one.level != "ok"] == []
         pages["/metrics"] = (200, SOUND.replace(f'"{VERSION}"', '"0.0.1"'))
         assert look()["ranker/version"].level == look()[f"worker {url}"].level == "note"
+        for tells in (CLOCK, CLOCK.replace(" ", '{process="route"} ')):
+            pages["/metrics"] = (200, SOUND + tells % time.time())
+            assert [one.says for one in look().values() if one.level != "ok"] == []
+            pages["/metrics"] = (200, SOUND + tells % (time.time() - 3600))
+            told = faults(look())
+            assert set(told) == {"ranker/clock", f"worker {url}"}
+            assert "differ by -3600" in told["ranker/clock"]
         pages["/metrics"] = (200, SOUND.replace("} 1.0\n", "} 0.0\n"))
         pages["/readyz"] = (503, "rows are not loaded yet")
         pages["/healthz"] = (200, "ok\npartition 2 is stopped: offset 17: a gap\n")

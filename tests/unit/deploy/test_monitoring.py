@@ -120,6 +120,29 @@ def firing(label: str, bad_share: float) -> dict[str, Any]:
     }
 
 
+def off_by(lead_s: int) -> dict[str, Any]:
+    """A test of promtool's: a ranker whose clock is ahead, by minutes that begin at 0."""
+    (said,) = (one for one in alerts() if one["alert"] == "HeadraceClock")
+    differ = {-300: "5m 0s", 31_536_000: "365d 0h 0m 0s"}.get(lead_s)
+    summary = f"the clock of ranker-1 and that of Prometheus differ by {differ}"
+    fires = {
+        "exp_labels": said["labels"] | {"instance": "ranker-1"},
+        "exp_annotations": said["annotations"] | {"summary": summary},
+    }
+    series = 'headrace_clock_unix_seconds{instance="ranker-1"}'
+    return {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": f"{lead_s}+60x20"}],
+        "alert_rule_test": [
+            {
+                "eval_time": "10m",
+                "alertname": "HeadraceClock",
+                "exp_alerts": [fires] if differ else [],
+            }
+        ],
+    }
+
+
 def test_promtool_takes_the_rules_and_burns_fire_by_their_factor(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
@@ -131,6 +154,7 @@ def test_promtool_takes_the_rules_and_burns_fire_by_their_factor(tmp_path: Path)
         for one in OBJECTIVES
         for share in (0.0, 1.0, 13.0, 40.0)
     ]
+    tests += [off_by(lead_s) for lead_s in (0, 3, -300, 31_536_000)]
     content = {"rule_files": [str(file)], "evaluation_interval": "1m", "tests": tests}
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(content))
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """The pipeline from a request to a feed, over rows in memory."""
 
 import asyncio
+import itertools
 import math
 from contextvars import ContextVar
 from dataclasses import replace
@@ -17,7 +18,7 @@ from ranker.stages.roles import Query
 from ranker.stages.serving_log import drawn
 from ranker.training.rows import TrainingRows
 from tests.browsing import browsing, engagement
-from tests.serving import Serving, folded, marker_text, trained
+from tests.serving import UNHURRIED_MS, Serving, folded, marker_text, trained
 
 ITEMS = [f"i{number}" for number in range(60)]
 
@@ -77,6 +78,27 @@ def test_an_unknown_user_and_unknown_items_get_a_feed(serving: Serving) -> None:
     assert math.isfinite(ghost.score)
     assert (feed.freshness.user_updated_at, feed.freshness.user_age_ms) == (None, None)
     assert feed.degraded == []
+
+
+def test_a_clock_that_leaps_under_way_is_read_once_and_makes_nothing_late(
+    serving: Serving,
+) -> None:
+    leaps = itertools.cycle((10_000, 10_000 + 31_536_000_000, 10_000 - 9_000))
+    read: list[int] = []
+
+    def leaping() -> int:
+        read.append(next(leaps))
+        return read[-1]
+
+    serving.pipeline.stages = replace(serving.pipeline.stages, clock_ms=leaping)
+    for number in range(1, 7):
+        feed = serving.ask(user_id="u3", candidates=ITEMS, limit=60)
+        assert (feed.degraded, len(read)) == ([], number)
+        assert (feed.now, len(feed.items)) == (read[-1], 60)
+        assert (
+            feed.items == serving.ask(user_id="u3", candidates=ITEMS, limit=60, now=feed.now).items
+        )
+        assert 0 <= feed.took_ms < UNHURRIED_MS
 
 
 def test_equal_scores_keep_the_order_of_the_candidates(serving: Serving) -> None:

@@ -19,8 +19,14 @@ def clock() -> list[float]:
 
 
 @pytest.fixture
-def observer(clock: list[float]) -> Observer:
-    return Observer("aggregate", lambda: clock[0])
+def measured() -> list[float]:
+    """What only measures, to be moved."""
+    return [7.0]
+
+
+@pytest.fixture
+def observer(clock: list[float], measured: list[float]) -> Observer:
+    return Observer("aggregate", lambda: clock[0], lambda: measured[0])
 
 
 def _shown(observer: Observer) -> dict[str, float]:
@@ -65,20 +71,31 @@ def test_freshness_is_the_age_of_each_update_when_it_is_visible(observer: Observ
 
 
 def test_the_checkpoint_ages_while_writes_wait_for_it(
-    observer: Observer, clock: list[float]
+    observer: Observer, clock: list[float], measured: list[float]
 ) -> None:
     assert _shown(observer)["headrace_checkpoint_age_seconds"] == 0
     observer.unsaved(True)
-    clock[0] += 7
+    measured[0] += 7
     observer.unsaved(True)
     assert _shown(observer)["headrace_checkpoint_age_seconds"] == 7
+    clock[0] += 9
     observer.saved(rest=True)
-    clock[0] += 2
+    measured[0] += 2
     assert _shown(observer)["headrace_checkpoint_age_seconds"] == 2
     observer.saved(rest=False)
-    clock[0] += 5
+    measured[0] += 5
     assert _shown(observer)["headrace_checkpoint_age_seconds"] == 0
     assert _shown(observer)['headrace_state{kind="checkpoint_unix_s"}'] == NOW_S + 9
+
+
+def test_a_clock_that_leaps_is_shown_and_ages_nothing(
+    observer: Observer, clock: list[float]
+) -> None:
+    observer.unsaved(True)
+    clock[0] += 31_536_000
+    shown = _shown(observer)
+    assert shown["headrace_clock_unix_seconds"] == NOW_S + 31_536_000
+    assert shown["headrace_checkpoint_age_seconds"] == 0
 
 
 def test_a_hold_counts_once_however_often_the_store_is_tried(observer: Observer) -> None:
