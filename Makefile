@@ -6,7 +6,7 @@ LOCK := $(LOCKS)/dev.txt
 BIN := .venv/bin
 STAMP := .venv/made
 
-.PHONY: help aws-test cluster-test env demo helm scaling test check chaos kafka image format proto bench monitoring soak lock clean
+.PHONY: help aws-test cluster-test env demo helm scaling test check chaos kafka image image-arm64 format proto bench monitoring soak lock clean
 
 help:
 	@echo 'make env               .venv from the pinned, hashed requirements'
@@ -23,6 +23,7 @@ help:
 	@echo 'make helm              Helm for the tests of the chart'
 	@echo 'make scaling [PLOT=..] days of load under the scaling rules of the chart, drawn'
 	@echo 'make image             the container image, built and run (needs buildah, podman, runc, debootstrap)'
+	@echo 'make image-arm64       the same for arm64, emulated, against the results of this machine (and qemu-user-static)'
 	@echo 'make format            ruff, with its fixes'
 	@echo 'make proto             the Python of ranker/v1/ranker.proto'
 	@echo 'make monitoring        alert rules and dashboards, from deploy/monitoring'
@@ -75,6 +76,12 @@ soak: env
 image: env
 	deploy/image/build.sh amd64
 	HEADRACE_TEST_IMAGE=localhost/headrace:amd64 $(BIN)/pytest -q -s tests/e2e/test_image.py
+
+# The same for arm64, emulated: what it computes is compared with this machine's, to the bit. Half an
+# hour, most of it compiling kernels.
+image-arm64: env
+	deploy/image/build.sh arm64
+	HEADRACE_TEST_IMAGE_ARM64=localhost/headrace:arm64 $(BIN)/pytest -q -s tests/e2e/test_image_arm64.py
 
 # The AWS stack, synthesised and judged offline; needs Node. Half a gigabyte, in an environment of its own.
 aws-test: .venv-aws/made

@@ -44,6 +44,7 @@ from features.spec import (
 )
 from ranker.reading import make_reading
 from ranker.rules import Diversity, Spread
+from ranker.scoring.calibration import sigmoid
 from ranker.scoring.forest import Forest
 from ranker.stages.diversity import varied
 from ranker.tables.popularity import Popularity
@@ -76,7 +77,7 @@ def compile_kernels() -> None:
     folded = timeline.tables[ITEM_KEY].rows_of_ids(ITEMS)
     Popularity(timeline.tables).counts(folded, NOW)
     rank(known, stored(known, recorded))
-    Forest.from_model_text(MODEL).predict(np.zeros((1, 1)))
+    sigmoid(Forest.from_model_text(MODEL).predict(np.zeros((1, 1))))
 
 
 def plan() -> Plan:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,11 +62,13 @@ class Container:
         return done.stdout + done.stderr
 
 
-def run_once(image: str, *command: str, entrypoint: str | None = None) -> str:
-    """What a command prints in a container of its own."""
+def run_once(
+    image: str, *command: str, entrypoint: str | None = None, options: Sequence[str] = ()
+) -> str:
+    """What a command prints in a container of its own; `options` are podman's."""
     way = () if entrypoint is None else ("--entrypoint", entrypoint)
     done = subprocess.run(
-        [*RUN, "--rm", *way, image, *command], capture_output=True, text=True, check=False
+        [*RUN, "--rm", *options, *way, image, *command], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

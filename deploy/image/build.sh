@@ -15,6 +15,12 @@ if [ -n "$missing" ]; then
   echo "make image needs:$missing (apt-get install --no-install-recommends$missing)" >&2; exit 1
 fi
 
+if [ "$arch" != "$(dpkg --print-architecture)" ]; then
+  kinds=/proc/sys/fs/binfmt_misc  # whose programs the kernel hands to the emulator
+  [ -e $kinds/register ] || mount -t binfmt_misc binfmt_misc $kinds
+  [ -e $kinds/qemu-aarch64 ] || cat /usr/lib/binfmt.d/qemu-aarch64.conf >$kinds/register
+fi
+
 base=${BASE:-localhost/headrace-base:$suite-$arch}
 if ! podman image exists "$base"; then
   folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT

@@ -5,6 +5,7 @@ it needs. Scores are those of the ranker, to the bit (`tests/unit/deploy/test_sa
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,11 @@ def _prediction(head: dict[str, Any], raw: Any) -> Any:
     found = np.interp(raw, knots, chances)
     for outside, end in ((raw < knots[0], 0), (raw > knots[-1], -1)):
         if outside.any():
-            odds = np.log(chances[end] / (1 - chances[end]))
+            odds = math.log(chances[end] / (1 - chances[end]))
             found[outside] = _sigmoid(raw[outside] - knots[end] + odds)
     return found
 
 
 def _sigmoid(raw: Any) -> Any:
-    decay = np.exp(-np.abs(raw))
+    decay = np.array([math.exp(-abs(one)) for one in raw.tolist()])
     return np.where(raw >= 0, 1.0, decay) / (1.0 + decay)

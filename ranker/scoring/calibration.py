@@ -3,12 +3,14 @@
 Both forms rise strictly, so they change what scores are worth and never the order of one head.
 """
 
+import math
 from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from features.as_of_kernels import Floats
+from features.compiled import kernel
 
 KNOTS_MAX = 1_000
 
@@ -55,7 +57,7 @@ class Isotonic(_Part):
         found: Floats = np.interp(raw, knots, chances)
         for outside, end in ((raw < knots[0], 0), (raw > knots[-1], -1)):
             if outside.any():
-                odds = np.log(chances[end] / (1 - chances[end]))
+                odds = math.log(chances[end] / (1 - chances[end]))
                 found[outside] = sigmoid(raw[outside] - knots[end] + odds)
         return found
 
@@ -64,6 +66,17 @@ Calibration = Annotated[Platt | Isotonic, Field(discriminator="method")]
 
 
 def sigmoid(raw: Floats) -> Floats:
-    """1 / (1 + e^−raw), without overflow."""
-    decay = np.exp(-np.abs(raw))
-    return np.where(raw >= 0, 1.0, decay) / (1.0 + decay)
+    """1 / (1 + e^−raw), without overflow, and the same to the bit on every processor.
+
+    numpy's `exp` is another approximation on each kind of processor.
+    """
+    return _sigmoid(np.require(raw, np.float64, ["C", "A", "W"]))
+
+
+@kernel
+def _sigmoid(raw: Floats) -> Floats:
+    out = np.empty(len(raw))
+    for i in range(len(raw)):
+        decay = math.exp(-abs(raw[i]))
+        out[i] = (1.0 if raw[i] >= 0 else decay) / (1.0 + decay)
+    return out
