@@ -26,7 +26,7 @@ from features.entities import Hash
 from features.events import Event
 from features.matrix import MATRIX_TYPES, MatrixReader
 from features.matrix_column import Column, JoinKey
-from ranker.rules import Diversity, Rules, SurfaceRules
+from ranker.rules import Diversity, Rules, Spread, SurfaceRules
 from ranker.scoring.calibration import sigmoid
 from ranker.scoring.forest import Forest
 from ranker.stages.marginal_relevance import pick
@@ -68,7 +68,8 @@ def history() -> list[Event]:
 def digests(model: Path, valkey: str) -> dict[str, str]:
     """By what it is of."""
     events = history()
-    varied = SurfaceRules(diversity=Diversity(strategy="mmr"))
+    spread = Spread(by="author", places=3), Spread(by="category", most=2, places=4)
+    varied = SurfaceRules(diversity=Diversity(strategy="mmr", spread=spread))
     town = Town(
         plan=RELATED_PLAN,
         model=model,
