@@ -19,6 +19,7 @@ from features.events import (
     ImpressionEvent,
     ItemEvent,
     ShownItem,
+    UserEvent,
     dump_event,
     record_key,
 )
@@ -29,6 +30,7 @@ from features.spec import (
     AffinityFeature,
     AsOfView,
     CountFeature,
+    DotProductFeature,
     EntitySpec,
     LatestField,
     LatestView,
@@ -81,7 +83,7 @@ def compile_kernels() -> None:
 
 
 def plan() -> Plan:
-    """A user's and an item's counters, the user's list, and an item's profile and embedding."""
+    """A user's and an item's counters, the user's list, an item's profile, both embeddings."""
     user = EntitySpec(name="user", join_key=USER_KEY, value_type=STRING_TYPE)
     item = EntitySpec(name="item", join_key=ITEM_KEY, value_type=STRING_TYPE)
     metrics = [Metric(action=a) for a in ("impression", "click")]
@@ -119,6 +121,13 @@ def plan() -> Plan:
                 fields=(vector,),
                 event_field="event_hash",
             ),
+            LatestView(
+                name="factors",
+                entity=user,
+                event="user",
+                fields=(vector,),
+                event_field="event_hash",
+            ),
         ),
         as_of=(
             AsOfView(
@@ -146,6 +155,7 @@ def plan() -> Plan:
                         prior_per=2.0,
                         **recent,
                     ),
+                    DotProductFeature(name="product", view="factors"),
                 ),
             ),
         ),
@@ -155,6 +165,7 @@ def plan() -> Plan:
 
 def events() -> Iterator[Event]:
     """Items that are shown to one user, who clicks on them."""
+    yield UserEvent(event_id="user", event_time=NOW - DAY_MS, user_id=USER_ID, embedding=[1.0, 2.0])
     for number, item in enumerate(ITEMS):
         about: dict[str, Any] = {"item_id": item, "author_id": f"a{number}", "categories": ["c"]}
         yield ItemEvent(

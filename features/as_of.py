@@ -39,6 +39,7 @@ from features.list_kernels import (
     oldest_of_newest,
     read_lists,
     read_nearness,
+    read_products,
     read_similarity,
 )
 from features.sparse_counts import SparseActivity
@@ -50,6 +51,7 @@ from features.spec import (
     ContextFeature,
     CountFeature,
     DecayedFeature,
+    DotProductFeature,
     Feature,
     Metric,
     NearRateFeature,
@@ -119,6 +121,7 @@ class Reader:
         self._lists: dict[str, tuple[Run, ListProgram]] = {}
         self._others: list[tuple[int, ValueLike | ContextFeature]] = []
         compared: list[tuple[int, Compared]] = []
+        products: list[tuple[int, DotProductFeature]] = []
         counts: dict[str, list[tuple[int, CountLike]]] = {}
         lists: dict[str, list[tuple[int, ListLike]]] = {}
         for place, (_, feature) in enumerate(named):
@@ -128,6 +131,8 @@ class Reader:
                 lists.setdefault(feature.view, []).append((place, feature))
             elif isinstance(feature, Compared):
                 compared.append((place, feature))
+            elif isinstance(feature, DotProductFeature):
+                products.append((place, feature))
             else:
                 self._others.append((place, feature))
         for view, chosen in counts.items():
@@ -156,7 +161,13 @@ class Reader:
             for view in self._embeddings
         }
         """By the view of the embeddings that they compare."""
-        self._unknown = _run([place for place, _ in compared])
+        self._products = {
+            view: [(p, f) for p, f in products if (f.embedding or default) == view]
+            for view in self._embeddings
+        }
+        """By the view of the candidates' embeddings."""
+        self._own = {view: field.name for view, field in plan.user_embeddings.items()}
+        self._unknown = _run(sorted([p for p, _ in compared] + [p for p, _ in products]))
         """Columns that are null for candidates without an embedding."""
 
     def matrix(self, moment: Moment, users: EntityTable | None = None) -> Floats:
@@ -228,14 +239,14 @@ class Reader:
     def _similarities(
         self, moment: Moment, users: EntityTable | None, out: Floats
     ) -> tuple[Ints, Ints]:
-        """Features that compare embeddings: the user's listed items' against the candidates'.
+        """Features of embeddings: the user's listed items' and their own with the candidates'.
 
         Returns the codes and the rows of those items.
         """
         out[:, self._unknown] = np.nan
         compared = [(NOTHING, NOTHING)]
         for view, alike in self._alike.items():
-            if alike:
+            if alike or self._products[view]:
                 compared += self._similar(view, alike, moment, users, out)
         codes, rows = zip(*compared, strict=True)
         return np.concatenate(codes), np.concatenate(rows)
@@ -248,10 +259,11 @@ class Reader:
         users: EntityTable | None,
         out: Floats,
     ) -> list[tuple[Ints, Ints]]:
-        """Those features that compare embeddings of one view; returns the codes and the rows of
-        what was listed."""
+        """Those features that take candidates' embeddings from one view; returns the codes and the
+        rows of what was listed."""
         table = self._latest(view)
-        vectors = table.column(self._embeddings[view]).vector
+        column = table.column(self._embeddings[view])
+        vectors = column.vector
         items = self._tables[table.view.entity.join_key]
         rows = moment.rows[table.view.entity.join_key]
         candidates = np.empty((vectors.shape[1], len(rows)), np.float32)
@@ -265,7 +277,30 @@ class Reader:
                 found = found[:, _gather(vectors, recent, found)]
                 listed.append(np.ascontiguousarray(found.T))
             _compare(same, listed, candidates, known, out)
+        for place, feature in self._products[view]:
+            own = self._own_vector(feature, moment, users)
+            if 0 < len(own) <= len(candidates):
+                product = np.empty(len(rows))
+                read_products(own, candidates[: len(own)], feature.normalize, product)
+                product[~(known & column.of_size(rows, len(own)))] = np.nan
+                if feature.bias:
+                    product += self._bias(feature, view, moment)
+                out[:, place] = product
         return compared
+
+    def _own_vector(
+        self, feature: DotProductFeature, moment: Moment, users: EntityTable | None
+    ) -> Vectors:
+        """The user's own embedding; of no numbers when there is none."""
+        table = self._latest(feature.view, users)
+        row = int(moment.rows[table.view.entity.join_key][0])
+        return table.column(self._own[feature.view]).vector_of(row)
+
+    def _bias(self, feature: DotProductFeature, view: str, moment: Moment) -> Floats:
+        """[candidate]: the number that is added, NaN where there is none."""
+        table = self._latest(feature.bias_view or view)
+        rows = moment.rows[table.view.entity.join_key]
+        return take_numbers(table.column(feature.bias).number, rows)
 
     def _listed(self, feature: Compared, moment: Moment, users: EntityTable | None) -> list[Ints]:
         """Codes of the items that a feature compares, list by list; none for an unknown user."""

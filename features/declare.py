@@ -39,12 +39,14 @@ from features.layout import COUNTS_FIELD, LISTS_FIELD
 from features.offline import APPENDED_AT, FOLDER
 from features.on_demand import Declared
 from features.plan import compile_view, entity_spec
+from features.plan_check import bad_product
 from features.reads import (
     affinity,
     age,
     code,
     count,
     decayed,
+    dot_product,
     hour_of_day,
     mean,
     near_rate,
@@ -63,6 +65,7 @@ from features.spec import (
     ActivityView,
     AsOfView,
     Compared,
+    DotProductFeature,
     EntitySpec,
     Feature,
     LatestView,
@@ -99,6 +102,7 @@ __all__ = [
     "count",
     "counters",
     "decayed",
+    "dot_product",
     "embedded",
     "entity",
     "events_source",
@@ -368,7 +372,8 @@ def embedded(
     precision: Literal["float32", "float16"] = "float32",
     description: str = "",
 ) -> FeastField:
-    """An item's embedding: of the event's `embedding`, or of a version among its `embeddings`.
+    """An item's or a user's embedding: of the event's `embedding`, or of a version among its
+    `embeddings`.
 
     An event with another number of components than `dimension` is a dead letter. float16 halves
     the ranker's memory of it; whoever reads the embedding rounds it alike, training as well.
@@ -394,6 +399,10 @@ def as_of_view(
     default = sources[0].name if sources else ""
     views = _compiled(sources)
     read = [_compared(placed(feature, default, views), views) for feature in features]
+    for feature in read:
+        wrong = bad_product(feature, views) if isinstance(feature, DotProductFeature) else None
+        if wrong is not None:
+            raise ValueError(f"feature {feature.name!r} of {name!r} {wrong}")
     if len({f.embedding for f in read if isinstance(f, Compared)}) > 1:
         raise ValueError(
             f"as-of view {name!r} compares embeddings of two views, and a Feast client can send "
@@ -434,7 +443,7 @@ def feature_service(
 
 def _compared(feature: Feature, views: Mapping[str, StoredView]) -> Feature:
     """A similarity names the view whose embeddings it compares: a second one may be declared."""
-    if not isinstance(feature, Compared) or feature.embedding:
+    if not isinstance(feature, Compared | DotProductFeature) or feature.embedding:
         return feature
     latest = tuple(view for view in views.values() if isinstance(view, LatestView))
     found = next(iter(embeddings_of(latest)), "")

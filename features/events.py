@@ -110,12 +110,17 @@ class ItemEvent(_Envelope):
 
 
 class UserEvent(_Envelope):
-    """What a user is, as of `event_time`, and whether they consent to a personal feed."""
+    """What a user is, as of `event_time`, and whether they consent to a personal feed.
+
+    Of embeddings alone it is what such an event of an item is.
+    """
 
     type: Literal["user"] = "user"
     user_id: Id
     attributes: Attributes = {}
     consent: bool | None = None
+    embedding: Embedding | None = None
+    embeddings: Annotated[dict[Name, Embedding], Field(max_length=4)] = {}
 
 
 class ForgetEvent(_Envelope):

@@ -38,6 +38,23 @@ class Column(NamedTuple):
     """Text fields: murmur3 of the text, −1 is null; the same in every process."""
     vector: NDArray[np.float32] | NDArray[np.float16]
     """[row, dimension] of list-of-float fields, in the field's precision; zeros are null."""
+    size: Ints = NO_CODE
+    """How many numbers the vector of each row has, the rest being zeros; empty while all that are
+    there have as many."""
+
+    def of_size(self, rows: Ints, size: int) -> NDArray[np.bool_]:
+        """[row]: whether its vector, if there is one, has so many numbers."""
+        if len(self.size):
+            return np.asarray(self.size[rows] == size)
+        return np.full(len(rows), self.vector.shape[1] == size)
+
+    def vector_of(self, row: int) -> NDArray[np.float32]:
+        """The vector of a row in single precision; of no numbers when there is none."""
+        if row < 0:
+            return np.zeros(0, np.float32)
+        size = int(self.size[row]) if len(self.size) else self.vector.shape[1]
+        found = self.vector[row, :size].astype(np.float32)
+        return found if found.any() else found[:0]
 
 
 class LatestTable:
@@ -202,18 +219,24 @@ def _put_vectors(
     packed = [packed_floats(value) if value else b"" for value in values]
     width = 4 if dtype == "Array(Float32)" else 8
     longest = max(map(len, packed))
-    if any(len(vector) != longest for vector in packed):
+    lengths = [len(vector) for vector in packed]
+    if any(length != longest for length in lengths):
         packed = [vector + bytes(longest - len(vector)) for vector in packed]
     fresh = np.frombuffer(b"".join(packed), np.float32 if width == 4 else np.float64)
     fresh = fresh.reshape(len(rows), longest // width)
     if column.vector.dtype == np.float16:
         fresh = np.clip(fresh, -HALF_MAX, HALF_MAX)
+    before = column.vector.shape[1]
+    if not len(column.size) and set(lengths) - {0, before * width or longest}:
+        column = column._replace(size=np.full(len(column.vector), before))
     if fresh.shape[1] > column.vector.shape[1]:
         wider = np.zeros((len(column.vector), fresh.shape[1]), column.vector.dtype)
         wider[:, : column.vector.shape[1]] = column.vector
         column = column._replace(vector=wider)
     column.vector[rows, : fresh.shape[1]] = fresh
     column.vector[rows, fresh.shape[1] :] = 0.0
+    if len(column.size):
+        column.size[rows] = [length // width for length in lengths]
     return column
 
 
@@ -246,4 +269,8 @@ def _grown(column: Column, rows: int) -> Column:
             code=np.concatenate([column.code, blank]), hash=np.concatenate([column.hash, blank])
         )
     blank_vectors = np.zeros((more, column.vector.shape[1]), column.vector.dtype)
-    return column._replace(vector=np.concatenate([column.vector, blank_vectors]))
+    sizes = np.zeros(more if len(column.size) else 0, np.int64)
+    return column._replace(
+        vector=np.concatenate([column.vector, blank_vectors]),
+        size=np.concatenate([column.size, sizes]),
+    )

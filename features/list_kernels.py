@@ -1,4 +1,5 @@
-"""What a user's lists say of candidates: affinities, and nearness to the items in them.
+"""What a user's lists say of candidates: affinities, and nearness to the items in them; and what
+their own embedding says.
 
 The cost is that of the entries plus that of the candidates, not of their product, but for the
 products of vectors.
@@ -178,6 +179,40 @@ def dot_products(candidates: Vectors, vector: Vectors, product: Vectors) -> None
 
 
 @kernel
+def length_of(vector: Vectors) -> float:
+    """The length of a vector; its square is summed in single precision."""
+    square = np.float32(0.0)
+    for d in range(len(vector)):
+        square += vector[d] * vector[d]
+    return float(np.sqrt(np.float64(square)))
+
+
+@kernel
+def lengths_of(candidates: Vectors) -> Floats:
+    """[candidate]: the same of each column."""
+    squares = np.zeros(candidates.shape[1], np.float32)
+    for d in range(candidates.shape[0]):
+        for i in range(len(squares)):
+            squares[i] += candidates[d, i] * candidates[d, i]
+    return np.sqrt(squares.astype(np.float64))
+
+
+@kernel
+def read_products(vector: Vectors, candidates: Vectors, normalize: bool, out: Floats) -> None:
+    """out[candidate]: its dot product with a vector, as for similarity; normalized, their cosine:
+    the product over both lengths in double precision, NaN where one of them is 0."""
+    product = np.empty(candidates.shape[1], np.float32)
+    dot_products(candidates, vector, product)
+    if not normalize:
+        out[:] = product
+        return
+    length, lengths = length_of(vector), lengths_of(candidates)
+    for i in range(len(out)):
+        both = length * lengths[i]
+        out[i] = np.float64(product[i]) / both if both > 0.0 else np.nan
+
+
+@kernel
 def read_similarity(recent: Vectors, candidates: Vectors, out: Floats) -> None:
     """out[0, candidate]: the max of its dot products with recent vectors; out[1, candidate]: their
     mean. No recent vector gives NaN.
@@ -211,20 +246,13 @@ def read_nearness(recent: Vectors, candidates: Vectors, powers: Ints, out: Float
     """
     count = candidates.shape[1]
     product = np.empty(count, np.float32)
-    squares = np.zeros(count, np.float32)
-    for d in range(candidates.shape[0]):
-        for i in range(count):
-            squares[i] += candidates[d, i] * candidates[d, i]
-    lengths = np.sqrt(squares.astype(np.float64))
+    lengths = lengths_of(candidates)
     # Without a vector, or with one so short that its square is 0, a candidate is like nothing.
     lengths[lengths == 0.0] = np.inf
     cosines, near = np.empty(count), np.empty(count)
     out[:] = 0.0
     for j in range(len(recent)):
-        square = np.float32(0.0)
-        for d in range(candidates.shape[0]):
-            square += recent[j, d] * recent[j, d]
-        length = np.sqrt(np.float64(square))
+        length = length_of(recent[j])
         if length == 0.0:
             continue
         dot_products(candidates, recent[j], product)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from features.errors import Refused
 from features.layout import COUNTS_FIELD, LISTS_FIELD, metric_name, stable_id
@@ -15,7 +15,9 @@ from features.spec import (
     ContextFeature,
     CountFeature,
     DecayedFeature,
+    DotProductFeature,
     Feature,
+    LatestField,
     LatestView,
     Metric,
     NearRateFeature,
@@ -31,6 +33,7 @@ from features.spec import (
     TrendFeature,
     ValueFeature,
     Window,
+    embeddings_of,
     lists_read,
 )
 from features.tags import action_name
@@ -61,6 +64,11 @@ def check_plan(plan: Plan) -> None:
                     f"{where} compares the embeddings of {compared!r}, and the registry has "
                     f"{', '.join(plan.embeddings) or 'none'}"
                 )
+            if isinstance(feature, DotProductFeature):
+                wrong = bad_product(feature, stored)
+                if wrong is not None:
+                    raise Refused(f"{where} {wrong}")
+                continue
             missing = _missing(feature, source)
             if missing is not None:
                 raise Refused(f"{where} reads {missing}, which view {source.name!r} does not keep")
@@ -111,6 +119,41 @@ def bad_number(feature: Feature) -> str | None:
         if getattr(feature, name, 1) < 1:
             return f"{name} is {getattr(feature, name)}: at least 1"
     return None
+
+
+def bad_product(feature: DotProductFeature, views: Mapping[str, StoredView]) -> str | None:
+    """Why a dot product cannot be made of what these views keep."""
+    latest = tuple(view for view in views.values() if isinstance(view, LatestView))
+    users, items = embeddings_of(latest, "user"), embeddings_of(latest)
+    own, name = users.get(feature.view), feature.embedding or next(iter(items), "")
+    other = items.get(name)
+    if own is None:
+        return f"multiplies the embeddings of users in {feature.view!r}: {_among(users, 'users')}"
+    if other is None:
+        return f"multiplies the embeddings of items in {name!r}: {_among(items, 'items')}"
+    if own.dimension != other.dimension and None not in (own.dimension, other.dimension):
+        return (
+            f"multiplies embeddings of {own.dimension} numbers ({feature.view!r}) and of "
+            f"{other.dimension} ({name!r}), and both need as many: name the views that belong "
+            "together, or declare another dimension"
+        )
+    if feature.bias:
+        named = feature.bias_view or name
+        view = next((v for v in latest if v.name == named and v.event == "item"), None)
+        if view is None:
+            return f"adds {feature.bias!r} of {named!r}, which is no latest view of items"
+        missing = _missing_field(ValueFeature(name="", view="", field=feature.bias), view)
+        if missing is not None:
+            return f"adds {missing}, which view {view.name!r} does not keep"
+    return None
+
+
+def _among(known: Mapping[str, LatestField], whose: str) -> str:
+    found = ", ".join(known) or "none"
+    return (
+        f"views with embeddings of {whose} are {found}. Declare a latest_view of their events with "
+        "an embedded(...) field, and name it among the sources"
+    )
 
 
 def _check_stored(plan: Plan) -> None:
@@ -211,10 +254,15 @@ def _columns(actions: tuple[str, ...], key: str, sequence: SequenceSpec) -> Iter
 
 
 def _sums(
-    feature: CountFeature | RateFeature | DecayedFeature | TrendFeature | ContextFeature,
+    feature: CountFeature
+    | RateFeature
+    | DecayedFeature
+    | TrendFeature
+    | DotProductFeature
+    | ContextFeature,
 ) -> Iterator[tuple[Metric, Window | None]]:
     """The metrics and windows that a feature sums."""
-    if isinstance(feature, ContextFeature):
+    if isinstance(feature, ContextFeature | DotProductFeature):
         return
     yield feature.metric, feature.window
     if isinstance(feature, RateFeature):

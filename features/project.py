@@ -112,6 +112,7 @@ class Projection:
             ]
             for kind in ("item", "user")
         }
+        self._embeddings = {"item": plan.embeddings, "user": plan.user_embeddings}
 
     @cached_property
     def _rows_per_fact_max(self) -> int:
@@ -141,8 +142,8 @@ class Projection:
                     entity_key(entity.join_key, entity.value_type, entity_id, self.plan.project)
                 except (ValueError, OverflowError, struct.error):
                     return f"{entity.join_key}: {entity_id!r} is not a number its entity can hold"
-        if isinstance(event, ItemEvent):
-            for view, field in self.plan.embeddings.items():
+        if isinstance(event, ItemEvent | UserEvent):
+            for view, field in self._embeddings[event.type].items():
                 given = value_at(event, field.path)
                 if isinstance(given, list) and field.dimension not in (None, len(given)):
                     return f"{field.path}: {len(given)} numbers, view {view} has {field.dimension}"
@@ -191,9 +192,12 @@ class Projection:
             value is not None and value != UNSAID.get(field.path)
             for value, field in zip(values, view.fields, strict=True)
         )
-        # An embedding that comes by itself, from a file for example, leaves the rest as it was.
-        alone = isinstance(event, ItemEvent) and bool(event.embedding or event.embeddings)
-        if isinstance(event, ItemEvent) and (not any(payload) or (alone and not says)):
+        # An embedding that comes by itself, from a file for example, leaves the rest as it was, and
+        # is itself left by what does not speak of it. Of users alone, the newest event may empty a
+        # row: a consent is taken back.
+        alone = bool(event.embedding or event.embeddings)
+        emptied = isinstance(event, UserEvent) and view.name not in self.plan.user_embeddings
+        if (alone and not says) or not (emptied or any(payload)):
             return
         entity_id = event.item_id if isinstance(event, ItemEvent) else event.user_id
         key = writer.key(view.entity, entity_id)
@@ -247,7 +251,7 @@ def value_at(event: ItemEvent | UserEvent, path: str) -> FeatureValue:
     `embeddings.<version>`."""
     name, _, attribute = path.partition(".")
     if name == "embeddings":
-        return event.embeddings.get(attribute) if isinstance(event, ItemEvent) else None
+        return event.embeddings.get(attribute)
     if attribute:
         return event.attributes.get(attribute) if name == "attributes" else None
     value: FeatureValue = getattr(event, name, None)

@@ -22,6 +22,7 @@ from features.spec import (
     ContextFeature,
     CountFeature,
     DecayedFeature,
+    DotProductFeature,
     Feature,
     Metric,
     NearRateFeature,
@@ -211,6 +212,33 @@ def near_rate(
             prior_per=prior[1],
             embedding=embedding,
         )
+    )
+
+
+def dot_product(
+    name: str,
+    user: str,
+    item: str = "",
+    normalize: bool = False,
+    bias: str = "",
+    bias_view: str = "",
+) -> Feature:
+    """e(user) · e(candidate), of embeddings that two models' towers, or a factorisation, made to be
+    multiplied; with `normalize` the cosine. The product is summed in single precision.
+
+    `user` and `item` name the views that keep them; no `item` is the first with embeddings of
+    items. `bias` is a number of the candidate that is added to the product: a field of `bias_view`,
+    or of the view of its embedding (Koren et al., Computer 2009: matrix factorization techniques
+    for recommender systems). Null when either embedding is missing (or one of zeros), when they
+    have not as many numbers, and when there is no bias to add.
+    """
+    return DotProductFeature(
+        name=name,
+        view=user,
+        embedding=item,
+        normalize=normalize,
+        bias=bias,
+        bias_view=bias_view,
     )
 
 

@@ -311,6 +311,20 @@ class NearRateFeature(_Feature):
     """As a similarity's."""
 
 
+class DotProductFeature(_Feature):
+    """Dot product of a user's own embedding, which `view` keeps, with that of the candidate."""
+
+    kind: Literal["dot_product"] = "dot_product"
+    normalize: bool = False
+    """Of both brought to length 1: their cosine."""
+    embedding: str = ""
+    """As a similarity's."""
+    bias: str = ""
+    """A number of the candidate that is added; empty: none."""
+    bias_view: str = ""
+    """The view that keeps that number; empty: the one of the candidate's embedding."""
+
+
 class ValueFeature(_Feature):
     """A stored number as it is."""
 
@@ -352,6 +366,7 @@ Feature = Annotated[
     | SinceFeature
     | SimilarityFeature
     | NearRateFeature
+    | DotProductFeature
     | ValueFeature
     | CodeFeature
     | AgeFeature
@@ -382,13 +397,16 @@ def summed(feature: Feature) -> tuple[Metric, ...]:
     return ()
 
 
-def embeddings_of(views: tuple[LatestView, ...]) -> dict[str, LatestField]:
-    """The views that keep embeddings of items, with the field, by view name."""
+def embeddings_of(
+    views: tuple[LatestView, ...], event: Literal["item", "user"] = "item"
+) -> dict[str, LatestField]:
+    """The views that keep embeddings of items, or of users, with the field, by view name."""
     return {
         view.name: field
         for view in views
         for field in view.fields
-        if field.path == "embedding" or field.path.startswith("embeddings.")
+        if view.event == event
+        and (field.path == "embedding" or field.path.startswith("embeddings."))
     }
 
 
@@ -434,6 +452,11 @@ class Plan(Spec):
         A field is an embedding by its path: `embedding`, or `embeddings.<version>`.
         """
         return embeddings_of(self.latest)
+
+    @cached_property
+    def user_embeddings(self) -> dict[str, LatestField]:
+        """The same of users."""
+        return embeddings_of(self.latest, "user")
 
     @cached_property
     def views(self) -> tuple[StoredView, ...]:

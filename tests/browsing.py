@@ -52,7 +52,11 @@ def _user(number: int, time: int) -> UserEvent:
         "degree": "high",
     }
     return UserEvent(
-        event_id=f"user{number}", event_time=time, user_id=f"u{number}", attributes=attributes
+        event_id=f"user{number}",
+        event_time=time,
+        user_id=f"u{number}",
+        attributes=attributes,
+        embedding=[1.0 + number % 2, 0.25, -0.5, 0.75, 1.0 / (1 + number)],
     )
 
 

@@ -19,6 +19,7 @@ from features.spec import (
     ContextFeature,
     CountFeature,
     DecayedFeature,
+    DotProductFeature,
     EntitySpec,
     LatestField,
     LatestView,
@@ -102,6 +103,13 @@ ITEM_EMBEDDING = LatestView(
     name="item_embedding",
     entity=ITEM,
     event="item",
+    fields=(LatestField(name="embedding", path="embedding", dtype="Array(Float32)"),),
+    event_field="event_hash",
+)
+USER_EMBEDDING = LatestView(
+    name="user_embedding",
+    entity=USER,
+    event="user",
     fields=(LatestField(name="embedding", path="embedding", dtype="Array(Float32)"),),
     event_field="event_hash",
 )
@@ -220,6 +228,20 @@ USER_ITEM = AsOfView(
         ),
     ),
 )
+OWN = AsOfView(
+    name="own",
+    features=(
+        DotProductFeature(name="product", view="user_embedding"),
+        DotProductFeature(name="cosine", view="user_embedding", normalize=True),
+        DotProductFeature(
+            name="product_and_bias",
+            view="user_embedding",
+            embedding="item_embedding",
+            bias="duration_ms",
+            bias_view="item_profile",
+        ),
+    ),
+)
 ITEM_FACTS = AsOfView(
     name="item_facts",
     features=(
@@ -240,17 +262,19 @@ PLAN = Plan(
     project="proj",
     topic="events",
     activity=(AUTHOR_ACTIVITY, ITEM_ACTIVITY, USER_ACTIVITY),
-    latest=(ITEM_EMBEDDING, ITEM_PROFILE, USER_PROFILE),
+    latest=(ITEM_EMBEDDING, ITEM_PROFILE, USER_PROFILE, USER_EMBEDDING),
     as_of=(
         rates("item_rates", "item_activity"),
         rates("user_rates", "user_activity"),
         USER_ITEM,
         ITEM_FACTS,
         REQUEST_FACTS,
+        OWN,
     ),
     services={
         "feed": ("item_rates", "user_rates", "user_item", "item_facts", "request_facts"),
         "lists": ("user_item",),
+        "own": ("own",),
     },
 )
 

@@ -34,7 +34,15 @@ from ranker.training.boosting import Fitting
 from ranker.training.fitting import HeadSpec, train_heads, write_model
 from ranker.training.rows import RowMaker, TrainingRows
 from streaming.replay import Request, Timeline
-from tests.plans import ITEM_EMBEDDING, ITEM_PROFILE, USER_PROFILE, World, changed, plan
+from tests.plans import (
+    ITEM_EMBEDDING,
+    ITEM_PROFILE,
+    USER_EMBEDDING,
+    USER_PROFILE,
+    World,
+    changed,
+    plan,
+)
 from tests.stored import writes_of
 
 ENDED = LatestField(name="ended", path="ended", dtype="Int64")
@@ -43,6 +51,7 @@ SERVED_PLAN: Plan = plan(
         ITEM_EMBEDDING,
         changed(ITEM_PROFILE, fields=(*ITEM_PROFILE.fields, ENDED)),
         USER_PROFILE,
+        USER_EMBEDDING,
     )
 )
 CLICKS = ValueWeights(default={"click": 1.0})

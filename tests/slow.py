@@ -20,6 +20,7 @@ from features.spec import (
     ContextFeature,
     CountFeature,
     DecayedFeature,
+    DotProductFeature,
     Feature,
     LatestField,
     LatestView,
@@ -80,7 +81,10 @@ class Slow:
     def __init__(self, plan: Plan, events: Sequence[Event], now: int) -> None:
         self._views = {view.name: view for view in plan.views}
         self._embedding = next(
-            (v, f) for v in plan.latest for f in v.fields if f.path == "embedding"
+            (v, f)
+            for v in plan.latest
+            for f in v.fields
+            if v.event == "item" and f.path == "embedding"
         )
         self._events, self._now = events, now
         self._happened = list(_happened(events))
@@ -94,6 +98,9 @@ class Slow:
         if isinstance(feature, ValueFeature | CodeFeature | AgeFeature):
             assert isinstance(view, LatestView)
             return self._profile(feature, view, row)
+        if isinstance(feature, DotProductFeature):
+            assert isinstance(view, LatestView)
+            return self._dot_product(feature, view, of)
         assert isinstance(view, ActivityView)
         if isinstance(feature, SimilarityFeature):
             return self._similarity(feature, view, of)
@@ -227,12 +234,24 @@ class Slow:
             near *= _product(mine, vector) / float(lengths)
         return near
 
+    def _dot_product(self, feature: DotProductFeature, view: LatestView, of: Candidate) -> float:
+        own, other = _vector(self._newest(view, of.user)), self._vector(of.item)
+        if own is None or other is None or len(own) != len(other):
+            return NAN
+        product = _product(own, other)
+        if feature.normalize:
+            lengths = float(np.sqrt(_product(own, own)) * np.sqrt(_product(other, other)))
+            product = product / lengths if lengths > 0.0 else NAN
+        if feature.bias:
+            known = self._views[feature.bias_view]
+            assert isinstance(known, LatestView)
+            added = ValueFeature(name="", view="", field=feature.bias)
+            product += self._profile(added, known, of.item)
+        return product
+
     def _vector(self, item: str) -> list[np.float32] | None:
         view, _ = self._embedding
-        found = self._newest(view, item)
-        components = found.embedding if isinstance(found, ItemEvent) else None
-        vector = [np.float32(x) for x in components or []]
-        return vector if any(vector) else None
+        return _vector(self._newest(view, item))
 
     def _profile(
         self, feature: ValueFeature | CodeFeature | AgeFeature, view: LatestView, row: str | None
@@ -253,9 +272,11 @@ class Slow:
         """The newest event about a row that says anything the view keeps."""
         items = [e for e in self._events if isinstance(e, ItemEvent) and e.item_id == row]
         users = [e for e in self._events if isinstance(e, UserEvent) and e.user_id == row]
-        said: list[ItemEvent | UserEvent] = list(users)
-        if view.event == "item":
-            said = [e for e in items if any(_at(e, f) not in (None, []) for f in view.fields)]
+        said: list[ItemEvent | UserEvent] = [*(items if view.event == "item" else users)]
+        if view.event == "item" or any(f.path == "embedding" for f in view.fields):
+            said = [e for e in said if any(_at(e, f) not in (None, []) for f in view.fields)]
+        else:  # what a user event does not say is empty then, but for one of an embedding alone
+            said = [e for e in said if not e.embedding or any(_at(e, f) for f in view.fields)]
         return max(said, key=lambda e: (e.event_time, _order(e.event_id)), default=None)
 
     def _context(self, feature: ContextFeature, of: Candidate) -> float:
@@ -264,6 +285,11 @@ class Slow:
         if of.surface is None:
             return NAN
         return float(mmh3.hash(of.surface, signed=False) % feature.buckets)
+
+
+def _vector(said: ItemEvent | UserEvent | None) -> list[np.float32] | None:
+    vector = [np.float32(x) for x in (said and said.embedding) or []]
+    return vector if any(vector) else None
 
 
 def _product(mine: Sequence[np.float32], other: Sequence[np.float32]) -> float:

@@ -62,7 +62,8 @@ def event(draw: st.DrawFn, number: int) -> Event:
                 event_id=event_id,
                 event_time=event_time,
                 user_id=draw(st.sampled_from(USERS)),
-                attributes={"degree": draw(st.sampled_from(("low", "high")))},
+                attributes=draw(st.sampled_from(({}, {"degree": "low"}, {"degree": "high"}))),
+                embedding=draw(st.one_of(st.none(), vectors)),
             )
 
 

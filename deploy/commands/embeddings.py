@@ -1,9 +1,10 @@
-"""The commands about embeddings: loading a file of them."""
+"""The commands about embeddings, of items and of users: loading a file of them."""
 
 import hashlib
 import time
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,19 +18,33 @@ if TYPE_CHECKING:
 DEFAULT_VERSION = ""
 FLUSH_EVERY = 5_000
 
-app = typer.Typer(name="embeddings", help="Embeddings of items, from files.", no_args_is_help=True)
+app = typer.Typer(
+    name="embeddings", help="Embeddings of items and users, from files.", no_args_is_help=True
+)
+
+
+class Whose(StrEnum):
+    """Whose embeddings a file holds."""
+
+    ITEM = "item"
+    USER = "user"
 
 
 @app.command()
 def load(
     file: Annotated[Path, typer.Argument(help="Parquet, or npz if it ends in .npz.")],
-    id_column: Annotated[str, typer.Option("--id", help="The column of item ids.")] = "item_id",
+    id_column: Annotated[
+        str, typer.Option("--id", help="The column of ids; none: item_id, or user_id.")
+    ] = "",
     vector_column: Annotated[
         str, typer.Option("--vector", help="The column of vectors.")
     ] = "embedding",
     version: Annotated[
         str, typer.Option("--version", help="Which embedding; none: the events' own `embedding`.")
     ] = DEFAULT_VERSION,
+    whose: Annotated[
+        Whose, typer.Option("--of", help="Whose they are: items' or users'.")
+    ] = Whose.ITEM,
     repo: Annotated[
         Path, typer.Option("--repo", envvar="HEADRACE_REPO", help="The feature repository.")
     ] = Path("feature_repo"),
@@ -47,9 +62,9 @@ def load(
         int, typer.Option("--start", min=0, help="Go on at this row, counted from 0.")
     ] = 0,
 ) -> None:
-    """Send the embeddings of a file as item events, and wait until all are acknowledged.
+    """Send the embeddings of a file as item or user events, and wait until all are acknowledged.
 
-    They take the way of all events: route, aggregate, Redis; the rest of an item stays as it is.
+    They take the way of all events: route, aggregate, Redis; the rest of a row stays as it is.
     The whole file is checked first: one dimension, the declared one, and finite numbers. Each
     event's id is made of what it says, so a file that is sent again (after a crash, with the same
     --at-ms) changes nothing; --start saves the time.
@@ -60,31 +75,33 @@ def load(
     from streaming.settings import StreamingSettings
 
     plan = FeatureRepo(repo).open().read()
-    found = EmbeddingFile(file, id_column, vector_column)
-    check(plan, found, version)
+    found = EmbeddingFile(file, id_column or f"{whose}_id", vector_column)
+    check(plan, found, version, whose)
     quiet_logs()
     at = time.time_ns() // 1_000_000 if at_ms is None else at_ms
     console = Console(stderr=True)
     console.print(f"{found.rows:,} rows of {found.dimension} numbers; event time {at} (--at-ms)")
     sink = Broker(kafka, StreamingSettings().kafka_security()).sink()
     try:
-        count = send_embeddings(found, version, sink, topic or plan.topic, at, start, console)
+        sent = found, version, sink, topic or plan.topic, at, start, console
+        count = send_embeddings(*sent, whose)
     finally:
         sink.close()
     Console().print(f"{count:,} embeddings acknowledged in topic {escape(topic or plan.topic)}")
 
 
-def check(plan: "Plan", file: "EmbeddingFile", version: str) -> None:
+def check(plan: "Plan", file: "EmbeddingFile", version: str, whose: Whose = Whose.ITEM) -> None:
     """Refuse a file that the plan has no place for; reads all of it, so that none is half sent."""
     from features.errors import BadInput, Refused
 
     path = f"embeddings.{version}" if version else "embedding"
-    known = {field.path: (view, field) for view, field in plan.embeddings.items()}
+    kept = plan.embeddings if whose is Whose.ITEM else plan.user_embeddings
+    known = {field.path: (view, field) for view, field in kept.items()}
     if path not in known:
         names = [p.partition(".")[2] or "(none)" for p in known]
         raise Refused(
-            f"no view keeps embeddings of version {version or '(none)'!r}; the registry has "
-            f"{', '.join(names) or 'no embeddings'}: declare a latest_view with "
+            f"no view keeps embeddings of {whose}s, version {version or '(none)'!r}; the registry "
+            f"has {', '.join(names) or 'no such embeddings'}: declare a latest_view with "
             f"embedded(..., version={version!r}) and run `feast apply`, or name another --version"
         )
     view, field = known[path]
@@ -105,10 +122,11 @@ def send_embeddings(
     at_ms: int,
     start: int,
     console: Console,
+    whose: Whose = Whose.ITEM,
 ) -> int:
     """How many embeddings the sink acknowledged: all from a row on, or it raises."""
     from deploy.commands.events import progress
-    from features.events import ItemEvent, dump_event
+    from features.events import ItemEvent, UserEvent, dump_event, record_key
     from streaming.records import Outgoing
 
     sent = 0
@@ -118,17 +136,23 @@ def send_embeddings(
         acknowledged = start
         try:
             for batch in file.batches(start):
-                for place, (item, vector) in enumerate(zip(batch.ids, batch.vectors, strict=True)):
-                    said = f"{version}\n{at_ms}\n{item}\n".encode() + vector.tobytes()
+                for place, (owner, vector) in enumerate(zip(batch.ids, batch.vectors, strict=True)):
+                    said = f"{version}\n{at_ms}\n{owner}\n".encode() + vector.tobytes()
+                    if whose is Whose.USER:
+                        said = b"user\n" + said
                     numbers = vector.tolist()
-                    event = ItemEvent(
-                        event_id=f"embedding-{hashlib.sha256(said).hexdigest()[:40]}",
-                        event_time=at_ms,
-                        item_id=item,
-                        embedding=None if version else numbers,
-                        embeddings={version: numbers} if version else {},
+                    told: dict[str, Any] = {
+                        "event_id": f"embedding-{hashlib.sha256(said).hexdigest()[:40]}",
+                        "event_time": at_ms,
+                        "embedding": None if version else numbers,
+                        "embeddings": {version: numbers} if version else {},
+                    }
+                    event = (
+                        ItemEvent(item_id=owner, **told)
+                        if whose is Whose.ITEM
+                        else UserEvent(user_id=owner, **told)
                     )
-                    sink.send(Outgoing(topic, item.encode(), dump_event(event)))
+                    sink.send(Outgoing(topic, record_key(event), dump_event(event)))
                     sent += 1
                     if sent % FLUSH_EVERY == 0:
                         sink.flush()

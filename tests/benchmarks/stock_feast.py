@@ -28,6 +28,7 @@ from features.spec import (
     ContextFeature,
     CountFeature,
     DecayedFeature,
+    DotProductFeature,
     Feature,
     LatestView,
     Metric,
@@ -123,6 +124,13 @@ def fields_read(plan: Plan, service: str) -> dict[str, list[str]]:
         view = views[feature.view]
         assert not isinstance(view, PlainView)
         fields = found.setdefault(view.name, {})
+        if isinstance(feature, DotProductFeature):
+            other = feature.embedding or next(iter(plan.embeddings))
+            fields[plan.user_embeddings[view.name].name] = None
+            found.setdefault(other, {})[plan.embeddings[other].name] = None
+            if feature.bias:
+                found.setdefault(feature.bias_view or other, {})[feature.bias] = None
+            continue
         if isinstance(view, LatestView):
             assert isinstance(feature, ValueFeature | CodeFeature | AgeFeature)
             fields[feature.field] = None

@@ -1,5 +1,6 @@
 """The rows we write are Feast's: golden bytes, and the stock SDK reads back what we folded."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,19 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 from feast import FeatureStore
+from feast.types import Float64
 
 from deploy.feature_store import SETTINGS
+from features import declare
 from features.activity import ActivityTable
 from features.as_of import Moment, Reader, candidate_keys
 from features.codec import MARKER_FIELD, decode_value, entity_key, field_name, updated_at_field
 from features.entities import EntityTable
 from features.events import EngagementEvent, Event, ImpressionEvent, ItemEvent, ShownItem, UserEvent
-from features.plan import FeatureRepo
+from features.plan import FeatureRepo, compile_plan
 from features.redis_rows import RedisRows
 from features.spec import Plan
 from features.strings import Strings
 from features.unpack import Counted, unpack_counts, unpack_lists
 from tests.pipeline import blocks_by_target, fold_logs, routed
+from tests.plans import World
 from tests.stock_feast import stock_store
 
 NOW = 1_795_302_000_123
@@ -278,6 +282,67 @@ def test_the_feature_service_gives_the_ranker_s_matrix_bit_for_bit(
         assert np.array(column, np.float64).tobytes() == matrix[:, place].tobytes(), name
     assert len(reader.columns) == len([name for name in answer if name in reader.columns])
     assert user == "stranger" or np.isfinite(matrix).mean() > 0.7
+
+
+def _vectors_of_both() -> list[Any]:
+    """A repository of a user's and an item's embeddings, and what their product is."""
+    source = declare.events_source(archive=Path("archive"))
+    user, item = declare.entity("user", "user_id"), declare.entity("item", "item_id")
+    of_users = declare.latest_view(
+        "of_users", user, source, "user", [declare.embedded("vector", precision="float16")]
+    )
+    worth = declare.taken("worth", Float64, "attributes.duration_ms")
+    of_items = declare.latest_view(
+        "of_items", item, source, "item", [declare.embedded("vector"), worth]
+    )
+    taste = declare.as_of_view(
+        "taste",
+        [of_users, of_items],
+        [
+            declare.dot_product("product", "of_users"),
+            declare.dot_product("cosine", "of_users", normalize=True),
+            declare.dot_product("with_worth", "of_users", bias="worth"),
+        ],
+    )
+    return [user, item, of_users, of_items, taste, declare.feature_service("feed", [taste])]
+
+
+def test_the_product_of_two_embeddings_is_the_ranker_s_bit_for_bit(
+    applied_repo: Path, valkey: str, tmp_path: Path
+) -> None:
+    config = stock_store(applied_repo / SETTINGS).config.model_copy(deep=True)
+    config.project = "products"
+    config.registry.path = f"sqlite:///{tmp_path}/registry.db"
+    client = FeatureStore(config=config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        client.apply(_vectors_of_both())
+    plan = compile_plan(client.registry.proto(), "products")
+    users = [
+        UserEvent(event_id="u0", event_time=NOW, user_id="u0", embedding=[0.1, -0.7, 1.3]),
+        UserEvent(event_id="u1", event_time=NOW, user_id="u1", embedding=[1.0, 2.0]),
+        UserEvent(event_id="u2", event_time=NOW, user_id="u2", attributes={"a": 1}),
+    ]
+    events: list[Event] = [*_items(), *users]
+    store = RedisRows(valkey, plan.project, ["item_id"])
+    fold_logs(blocks_by_target(routed(events, plan)), plan, store)
+    store.close()
+    world = World(plan).fold(events)
+    items = [*(f"i{n}" for n in range(12)), "unknown"]
+    seen = 0
+    for user in ("u0", "u1", "u2", "stranger"):
+        reader = Reader(plan, "feed", world.tables)
+        matrix = reader.matrix(world.moment(NOW, user, items))
+        answer = client.get_online_features(
+            client.get_feature_service("feed"),
+            [{"user_id": user, "item_id": item, "now": NOW} for item in items],
+            full_feature_names=True,
+        ).to_dict()
+        for place, name in enumerate(reader.columns):
+            column = [np.nan if v is None else v for v in answer[name]]
+            assert np.array(column, np.float64).tobytes() == matrix[:, place].tobytes(), name
+        seen += int(np.isfinite(matrix).sum())
+    assert seen == 9 * 3  # of one user with a vector as long as an item's, which 3 in 12 have not
 
 
 def test_another_project_on_the_same_server_shares_no_row(plan: Plan, rows: RedisRows) -> None:

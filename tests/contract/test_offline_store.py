@@ -4,7 +4,7 @@ The reference recounts from the events themselves: those of blocks whose span wa
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from feast.types import Array, Float32, Int64, String
 
 from features import declare
 from features.as_of import Reader
-from features.events import EngagementEvent, Event, ItemEvent
+from features.events import EngagementEvent, Event, ItemEvent, UserEvent
 from features.offline import FOLDER, version_views
 from features.plan import compile_plan
 from features.unpack import unpack_counts, unpack_lists
@@ -77,8 +77,20 @@ def _objects(archive: Path) -> list[Any]:
             declare.value("created_at", "created_at", "profile"),  # named as what it reads
         ],
     )
-    service = declare.feature_service("feed", [rates, own])
-    return [user, item, users, items, profile, rates, own, service]
+    vectors = declare.latest_view("vectors", user, source, "user", [declare.embedded("own", 3)])
+    taste = declare.as_of_view(
+        "taste",
+        [vectors, profile],
+        [
+            declare.dot_product("product", "vectors", bias="created_at"),
+            declare.dot_product("cosine", "vectors", normalize=True),
+        ],
+    )
+    services = [
+        declare.feature_service("feed", [rates, own]),
+        declare.feature_service("liked", [taste]),
+    ]
+    return [user, item, users, items, profile, vectors, rates, own, taste, *services]
 
 
 class History:
@@ -154,6 +166,19 @@ def history(tmp_path: Path) -> History:
     return History(tmp_path, [_moved(event) for event in feed_events(60)])
 
 
+def _told() -> Iterator[Event]:
+    """A feed, and what users like in it."""
+    for number, event in enumerate(feed_events(60)):
+        yield event
+        if number % 2 == 0:
+            yield UserEvent(
+                event_id=f"user{number}",
+                event_time=event.event_time,
+                user_id=f"u{number // 2 % 7}",
+                embedding=[0.1, number / 7, -0.3],
+            )
+
+
 def _moved(event: Event) -> Event:
     """An event of small times, moved to the days of the archive."""
     moved = {"event_time": EARLY + STEP_MS * event.event_time // 2}
@@ -224,6 +249,30 @@ def test_every_row_is_what_was_known_at_its_time_and_ranks_as_it_would_have(
             if name == "profile__event_hash" and kind == STOCK:
                 continue  # a float of 53 bits by now
             assert _same(found[pair][name], expected), (pair, name, found[pair][name], expected)
+
+
+def test_a_dot_product_is_of_the_embeddings_known_at_each_time(tmp_path: Path) -> None:
+    history = History(tmp_path, [_moved(event) for event in _told()])
+    history.archive()
+    pairs = _pairs()
+    store = history.store(OURS)
+    found = (
+        store.get_historical_features(
+            _asked(pairs), store.get_feature_service("liked"), full_feature_names=True
+        )
+        .to_arrow()
+        .to_pylist()
+    )
+    told = {(row["user_id"], row["item_id"], row["now"]): row for row in found}
+    seen = set()
+    for user, item, now in pairs:
+        world = World(history.plan).fold(history.known(now))
+        reader = Reader(history.plan, "liked", world.tables)
+        (row,) = reader.matrix(world.moment(now, user, [item])).tolist()
+        for name, expected in zip(reader.columns, row, strict=True):
+            assert _same(told[user, item, now][name], expected), (user, item, now, name)
+        seen.add(row[1])
+    assert len(seen) > 20  # the cosine, without that of a user or an item nobody knew
 
 
 def test_candidates_of_one_request_are_a_row_each(history: History) -> None:

@@ -29,6 +29,11 @@ def test_every_field_that_features_are_computed_from_is_read_once() -> None:
     }  # fmt: skip
     assert {"recent_time", "recent_action", "recent_author"} <= set(read["user_activity"])
     assert {"duration_ms", "created_at", "categories"} <= set(read["item_profile"])
+    assert fields_read(PLAN, "own") == {
+        "user_embedding": ["embedding"],
+        "item_embedding": ["embedding"],
+        "item_profile": ["duration_ms"],
+    }
 
 
 def test_generated_events_fill_a_request_whose_items_and_user_are_known() -> None:

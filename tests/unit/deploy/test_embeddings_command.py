@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from deploy.commands.embeddings import check, send_embeddings
+from deploy.commands.embeddings import Whose, check, send_embeddings
 from features.errors import BadInput, Refused
-from features.events import ItemEvent, parse_events
+from features.events import ItemEvent, UserEvent, parse_events
 from features.latest import LatestTable
 from features.project import Projection
 from features.spec import LatestField, LatestView, Plan
 from streaming.embedding_file import ROWS_PER_BATCH, EmbeddingFile
 from streaming.records import Outgoing
-from tests.plans import ITEM, World, plan
+from tests.plans import ITEM, ITEM_EMBEDDING, USER_EMBEDDING, World, changed, plan
 
 SECOND = LatestView(
     name="item_embedding_v2",
@@ -142,6 +142,28 @@ def test_an_event_with_another_dimension_than_declared_is_refused() -> None:
     assert projection.refusal(event) == ("embeddings.v2: 2 numbers, view item_embedding_v2 has 5")
     right = ItemEvent(event_id="e", event_time=1, item_id="a", embeddings={"v2": [1.0] * 5})
     assert projection.refusal(right) is None
+
+
+def test_embeddings_of_users_are_user_events_and_only_their_own_views_take_them(
+    tmp_path: Path,
+) -> None:
+    vectors = np.array([[0.5, -1.0, 2.0]], np.float32)
+    file = EmbeddingFile(npz(tmp_path / "e.npz", ["a"], vectors), "item_id", "embedding")
+    sink, console = ListSink(), Console(file=io.StringIO())
+    assert send_embeddings(file, "", sink, "events", 50, 0, console, Whose.USER) == 1
+    (user,) = parse_events([one.value for one in sink.sent])
+    (item,) = events(send(file))
+    assert isinstance(user, UserEvent)
+    assert (user.user_id, user.embedding) == ("a", [0.5, -1.0, 2.0])
+    assert user.event_id != item.event_id
+    assert sink.sent[0].key == b"a"
+    check(plan(), file, "", Whose.USER)
+    with pytest.raises(Refused, match=r"embeddings of users, version 'v2'; .* has \(none\)"):
+        check(two_versions(), file, "v2", Whose.USER)
+    declared = changed(USER_EMBEDDING.fields[0], dimension=4)
+    four = plan(latest=(ITEM_EMBEDDING, changed(USER_EMBEDDING, fields=(declared,))))
+    assert Projection(four).refusal(user) == "embedding: 3 numbers, view user_embedding has 4"
+    assert Projection(four).refusal(item) is None
 
 
 @pytest.mark.parametrize(

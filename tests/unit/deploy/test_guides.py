@@ -136,7 +136,7 @@ def test_the_catalogue_has_every_word_of_the_vocabulary_and_its_examples_work() 
     scope["events"] = declare.events_source(archive=Path("archive"))
     scope["user"] = declare.entity("user", "user_id")
     examples = [row[-1] for row in rows if "(" in row[-1]]
-    assert len(examples) == 7 + 17
+    assert len(examples) == 7 + 18
     for example in examples:
         assert eval(example, scope) is not None, example
 

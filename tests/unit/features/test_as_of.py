@@ -30,6 +30,7 @@ from features.spec import (
 from tests.plans import (
     ITEM_ACTIVITY,
     ITEM_FACTS,
+    OWN,
     PLAN,
     POSITIVE,
     REQUEST_FACTS,
@@ -107,9 +108,13 @@ EVERYTHING = plan(
         AsOfView(name="lists", features=tuple(_of_lists())),
         AsOfView(name="profiles", features=tuple(_of_profiles())),
         REQUEST_FACTS,
+        OWN,
     ),
     services={
-        "all": (*(f"of_{view.name}" for view in COUNTED), "lists", "profiles", "request_facts")
+        "all": (
+            *(f"of_{view.name}" for view in COUNTED),
+            *("lists", "profiles", "request_facts", "own"),
+        )
     },
 )
 LATE = 10**12

@@ -101,6 +101,7 @@ events: st.SearchStrategy[Event] = st.one_of(
         user_id=ids,
         attributes=attributes,
         consent=st.none() | st.booleans(),
+        embedding=st.none() | st.lists(st.floats(-1e38, 1e38), min_size=1, max_size=8),
     ),
     st.builds(ForgetEvent, **envelope, user_id=ids),
 )

@@ -14,7 +14,7 @@ from features.codec import decode_value
 from features.errors import BadInput
 from features.events import EngagementEvent, Event, ItemEvent
 from features.on_demand import Declared, Inputs, read
-from features.spec import AsOfView, Compared
+from features.spec import AsOfView, Compared, DotProductFeature
 from features.unpack import unpack_lists
 from tests.facts import values
 from tests.plans import PLAN, World
@@ -27,6 +27,8 @@ def _declared(view: AsOfView) -> str:
     """What the view's function carries: the view and the stored views it reads."""
     read_views = {feature.view for feature in view.features}
     if any(isinstance(feature, Compared) for feature in view.features):
+        read_views |= {"item_profile", "item_embedding"}
+    if any(isinstance(feature, DotProductFeature) for feature in view.features):
         read_views |= {"item_profile", "item_embedding"}
     return Declared(
         activity=tuple(v for v in PLAN.activity if v.name in read_views),
@@ -86,9 +88,10 @@ def test_every_view_reads_the_same_bits_as_the_matrix(
 ) -> None:
     world = World().fold(events)
     inputs = _inputs(world, now, user)
-    reader = Reader(PLAN, "feed", world.tables)
-    matrix = reader.matrix(world.moment(now, user, ITEMS, "home", *_profile_keys(inputs)))
+    moment = world.moment(now, user, ITEMS, "home", *_profile_keys(inputs))
     for view in PLAN.as_of:
+        reader = Reader(PLAN, "own" if view.name == "own" else "feed", world.tables)
+        matrix = reader.matrix(moment)
         found = read(_declared(view), inputs)
         for feature in view.features:
             column = matrix[:, reader.columns.index(f"{view.name}__{feature.name}")]

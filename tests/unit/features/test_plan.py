@@ -10,13 +10,13 @@ from feast import Entity, FeatureService, OnDemandFeatureView, StreamFeatureView
 from feast.aggregation import Aggregation
 from feast.field import Field
 from feast.protos.feast.core.Registry_pb2 import Registry
-from feast.types import Bytes, Int64, String
+from feast.types import Bytes, Float64, Int64, String
 from feast.value_type import ValueType
 
 from features import declare
 from features.errors import Refused
 from features.plan import FeatureRepo, compile_plan
-from features.spec import Plan
+from features.spec import DotProductFeature, Plan
 from features.tags import AS_OF_TAG, KIND_TAG, RELATIONS_TAG
 
 EVENTS = declare.events_source(archive=Path("archive"))
@@ -243,6 +243,87 @@ def test_a_feature_that_divides_by_nothing_is_refused_whoever_declared_it() -> N
     view.tags[AS_OF_TAG] = view.tags[AS_OF_TAG].replace("10.0", "0.0")
     with pytest.raises(Refused, match="feature 'f' of 'rates': the second number of its prior"):
         _compiled(ITEM_ACTIVITY, view)
+
+
+USER = declare.entity("user", "user_id")
+ITEM_VECTORS = declare.latest_view(
+    "item_vectors",
+    ITEM,
+    EVENTS,
+    "item",
+    [
+        declare.embedded("embedding", 4),
+        declare.taken("worth", Float64, "attributes.worth"),
+        declare.taken("title", String, "attributes.title"),
+    ],
+)
+
+
+def _user_vectors(dimension: int | None = 4) -> StreamFeatureView:
+    fields = [declare.embedded("embedding", dimension)]
+    return declare.latest_view("user_vectors", USER, EVENTS, "user", fields)
+
+
+def _product(*sources: StreamFeatureView, user: str = "user_vectors", **more: Any) -> Any:
+    return declare.as_of_view("taste", sources, [declare.dot_product("p", user, **more)])
+
+
+def test_a_dot_product_names_the_embeddings_that_it_multiplies() -> None:
+    users = _user_vectors()
+    view = _product(users, ITEM_VECTORS, bias="worth")
+    plan = _compiled(USER, users, ITEM_VECTORS, view)
+    ((feature,),) = (one.features for one in plan.as_of)
+    assert feature == DotProductFeature(
+        name="p", view="user_vectors", embedding="item_vectors", bias="worth"
+    )
+    assert set(plan.embeddings) == {"item_vectors"}
+    assert set(plan.user_embeddings) == {"user_vectors"}
+    assert _compiled(USER, _user_vectors(None), ITEM_VECTORS, view).as_of
+
+
+@pytest.mark.parametrize(
+    ("view", "says"),
+    [
+        (_product, "embeddings of items in '': views with embeddings of items are no"),
+        (
+            lambda u: _product(ITEM_VECTORS),
+            "multiplies the embeddings of users in 'user_vectors': .* are none.*embedded",
+        ),
+        (
+            lambda u: _product(u, ITEM_VECTORS, user="item_vectors"),
+            "embeddings of users in 'item_vectors': views .* are user_vectors",
+        ),
+        (
+            lambda u: _product(u, ITEM_VECTORS, item="user_vectors"),
+            "embeddings of items in 'user_vectors': views .* are item_vectors",
+        ),
+        (
+            lambda u: _product(_user_vectors(3), ITEM_VECTORS),
+            r"embeddings of 3 numbers \('user_vectors'\) and of 4 \('item_vectors'\)",
+        ),
+        (lambda u: _product(u, ITEM_VECTORS, bias="age"), "adds field 'age', which view 'item_vec"),
+        (lambda u: _product(u, ITEM_VECTORS, bias="title"), "adds a number in field 'title'"),
+        (
+            lambda u: _product(u, ITEM_VECTORS, bias="embedding", bias_view="user_vectors"),
+            "adds 'embedding' of 'user_vectors', which is no latest view of items",
+        ),
+    ],
+)
+def test_a_product_of_what_does_not_fit_is_refused_where_it_is_declared(
+    view: Callable[[StreamFeatureView], Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=f"feature 'p' of 'taste' .*{says}"):
+        view(_user_vectors())
+
+
+def test_a_product_whose_views_have_changed_is_refused() -> None:
+    view = _product(_user_vectors(), ITEM_VECTORS)
+    with pytest.raises(Refused, match="feature 'p' of 'taste' multiplies embeddings of 3 numbers"):
+        _compiled(USER, _user_vectors(3), ITEM_VECTORS, view)
+    with pytest.raises(Refused, match="the embeddings of users in 'user_vectors'"):
+        _compiled(
+            USER, declare.latest_view("user_vectors", USER, EVENTS, "user", []), ITEM_VECTORS, view
+        )
 
 
 FOLLOWS = declare.relations_view(

@@ -59,7 +59,7 @@ def _users(**changes: object) -> Plan:
 
 def _profile(**changes: object) -> Plan:
     """PLAN with another item_profile."""
-    return plan(latest=(PLAN.latest[0], changed(ITEM_PROFILE, **changes), PLAN.latest[2]))
+    return plan(latest=(PLAN.latest[0], changed(ITEM_PROFILE, **changes), *PLAN.latest[2:]))
 
 
 WITH_RELATIONS = plan(relations=(RELATIONS,))

@@ -234,6 +234,7 @@ def test_a_listing_says_since_when_each_part_counts() -> None:
         ("item_profile", ()): (2000, {0: 20}),
         ("user_activity", ()): (1000, {0: 10}),
         ("user_activity", ("recent: visit",)): (2000, {0: 20}),
+        ("user_embedding", ()): (2000, {0: 20}),
         ("user_profile", ()): (2000, {0: 20}),
     }
 
