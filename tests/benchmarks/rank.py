@@ -4,8 +4,9 @@ Ours: from the parsed request to the response object, as the ranker process does
 user's row from Valkey, every feature of `home_feed` for all candidates, the model, the page.
 The yardstick: stock `get_online_features` of what those features are computed from, as typed
 fields, 40 of them for each candidate, then `Booster.predict`; see `stock_feast.StockRanker` for
-what it is spared. They take turns of ten requests after three that are not counted: a ranker under
-load has its own code and rows at hand, and the threads of `Booster.predict` spin for a while.
+what it is spared. They take turns of thirty requests after ten that are not counted: a ranker under
+load has its own code and rows at hand, which a second of the other one takes out of the caches, and
+the threads of `Booster.predict` spin for a while.
 """
 
 from collections import defaultdict
@@ -64,8 +65,8 @@ def run(full: bool) -> Result:
                     ),
                 },
                 runs=FULL_RUNS if full else RUNS,
-                in_a_row=10,
-                settling=3,
+                in_a_row=30,
+                settling=10,
             )
             stages = stages_ms(rank, asked)
     ours, yardstick = percentiles(taken_ms["ours"]), percentiles(taken_ms["feast"])
