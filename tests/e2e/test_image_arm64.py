@@ -41,17 +41,17 @@ TESTS = (
 
 def emulated(*command: str, folders: Sequence[tuple[Path, str]] = ()) -> str:
     """What a Python of the image prints, with our tests beside it."""
-    seen = [(ROOT / "tests", "/work/tests"), (ROOT / "pyproject.toml", "/work/pyproject.toml")]
+    seen = [(ROOT / "tests", "/checks/tests"), (ROOT / "pyproject.toml", "/checks/pyproject.toml")]
     mounts = [f"--volume={here}:{there}:ro" for here, there in [*seen, *folders]]
     environment = {
         "QEMU_CPU": PROCESSOR,
-        "PYTHONPATH": "/deps:/work",
+        "PYTHONPATH": "/deps:/checks",
         "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",
     }
     told = [f"--env={name}={value}" for name, value in environment.items()]
     options = [
         "--user=0:0",
-        "--workdir=/work",
+        "--workdir=/checks",
         *mounts,
         *told,
     ]  # pytest's folders are their owner's
