@@ -6,6 +6,7 @@ A child is known by process id *and* start time, so a recycled id is never mista
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from features.errors import Unavailable
 
 POLL_INTERVAL_S = 0.02
 LOG_TAIL_LINES = 15
-NICENESS = 10
+NICENESS = 19
 # Start times are derived from the boot time, which a clock adjustment can move a little.
 SAME_START_WITHIN_S = 2.0
 
@@ -91,8 +92,24 @@ def spawn(program: Program, log: Path) -> Child:
         setsigdef=[signal.SIGPIPE, signal.SIGINT],
     )
     if program.gives_way:
-        _lower(pid)
+        give_way(pid)
     return Child(program.name, pid, psutil.Process(pid).create_time(), program.port, str(log))
+
+
+def give_way(pid: int) -> None:
+    """Let the processor go to others first: of a process that has just begun, and all it starts.
+
+    Linux may weigh sessions before processes: then that of its session counts, which should be its
+    own. As a batch process it does not interrupt at waking up whoever runs: a kernel that lets each
+    run for its slice would keep a request waiting for that long, many times in the course of it.
+    """
+    with contextlib.suppress(ProcessLookupError):  # it ended already: who waits for it is told
+        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
+    with contextlib.suppress(OSError):  # not on every system
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))
 
 
 def wait_until_ready(children: Sequence[tuple[Program, Child]], timeout_s: float) -> None:
@@ -128,17 +145,6 @@ def stop(children: Iterable[Child], grace_s: float = 15) -> None:
     _wait_gone(alive, 5)
     for child in alive:
         _reap(child)
-
-
-def _lower(pid: int) -> None:
-    """Give a process that has just begun, and all it starts, a small share of a busy processor.
-
-    Linux may weigh sessions, each child's is its own, before processes: then theirs counts.
-    """
-    with contextlib.suppress(ProcessLookupError):  # it ended already: who waits for it is told
-        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
-    with contextlib.suppress(OSError):  # not on every system
-        Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))
 
 
 def _ready(program: Program, child: Child) -> bool:

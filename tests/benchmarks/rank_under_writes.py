@@ -20,7 +20,7 @@ import redis
 from numpy.typing import NDArray
 
 from deploy.ports import HOST
-from deploy.processes import NICENESS
+from deploy.processes import give_way
 from streaming.kafka import open_sink
 from streaming.records import Outgoing
 from tests.benchmarks.ground import SERVICE, events, scratch
@@ -147,7 +147,8 @@ def send(address: str, topic: str, records: Sequence[Keyed], answer: Connection)
 
     Who sends events has a machine of their own: here they give way, as the workers do.
     """
-    os.nice(NICENESS)
+    os.setsid()
+    give_way(os.getpid())
     sink = open_sink(address)
     try:
         answer.send("ready")

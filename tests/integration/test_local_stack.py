@@ -292,6 +292,8 @@ def test_a_child_that_gives_way_has_a_small_share_of_a_busy_processor(tmp_path: 
         group = Path(f"/proc/{child.pid}/autogroup")
         if group.exists():
             assert group.read_text().endswith(f"nice {processes.NICENESS}\n")
+        if sys.platform == "linux":
+            assert os.sched_getscheduler(child.pid) == os.SCHED_BATCH
     finally:
         processes.stop([child])
 
