@@ -22,8 +22,11 @@ CHANNEL: Final[Mapping[str, Any]] = {
     "grpc.keepalive_permit_without_calls": 1,
     "grpc.http2.max_pings_without_data": 0,
     "grpc.initial_reconnect_backoff_ms": 100,
-    "grpc.min_reconnect_backoff_ms": 100,
-    "grpc.max_reconnect_backoff_ms": 2_000,
+    # A ranker that came back is found again before the next one may go: whoever is told to stop
+    # answers for HEADRACE_STOP_NOTICE_MS, 500, from then on.
+    "grpc.max_reconnect_backoff_ms": 300,
+    # What one attempt may take, not a pause between them.
+    "grpc.min_reconnect_backoff_ms": 2_000,
     "grpc.max_receive_message_length": 64 * 1024 * 1024,
     # Two clients in one process are two connections.
     "grpc.use_local_subchannel_pool": 1,

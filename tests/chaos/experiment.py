@@ -89,6 +89,8 @@ class Result:
     recovered_s: float = 0.0
     lacked: dict[str, int] = field(default_factory=dict)
     """Feeds that lacked a stage, by the stage."""
+    unanswered: dict[str, int] = field(default_factory=dict)
+    """Calls that got no feed, by the client's error."""
     refuted: list[str] = field(default_factory=list)
     skipped: str | None = None
 
@@ -126,6 +128,7 @@ def run(name: str, experiment: Experiment, here: Town, plan: Plan, seed: str) ->
         one.close()
     result.calls, result.answered, result.whole = answers.calls, answers.answered, answers.whole
     result.lacked = dict(answers.lacked.most_common())
+    result.unanswered = dict(answers.errors.most_common())
     try:
         one.compare()
         result.lost = 0
@@ -196,17 +199,22 @@ class Answers:
     def __init__(self) -> None:
         self.calls = self.answered = self.whole = 0
         self.lacked: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def ask(self, client: Client, rng: random.Random) -> None:
         """One call, from any thread."""
         request = RankRequest(user_id=f"u{rng.randrange(50)}", deadline_ms=DEADLINE_MS)
+        feed, why = None, ""
         try:
             feed = client.rank(request)
-        except RankError:
-            feed = None
+        except RankError as error:
+            why = type(error).__name__
         with self._lock:
             self.calls += 1
-            self.answered += feed is not None
-            self.whole += feed is not None and is_whole(feed)
-            self.lacked.update(lacking_in(feed) if feed is not None else ())
+            if feed is None:
+                self.errors[why] += 1
+                return
+            self.answered += 1
+            self.whole += is_whole(feed)
+            self.lacked.update(lacking_in(feed))

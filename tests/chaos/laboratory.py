@@ -67,8 +67,9 @@ def line(one: Result) -> str:
         f"{one.name:<34}{one.answered / one.calls:>9.1%}{one.whole / one.calls:>8.1%}"
         f"{one.events:>8}{lost:>6}{one.recovered_s:>11.1f}"
     )
-    if one.lacked:
-        row += "  lacked " + ", ".join(f"{stage} {n}" for stage, n in one.lacked.items())
+    for what, counts in (("lacked", one.lacked), ("unanswered", one.unanswered)):
+        if counts:
+            row += f"  {what} " + ", ".join(f"{of} {n}" for of, n in counts.items())
     return row + "".join(f"\n    REFUTED: {why}" for why in one.refuted)
 
 

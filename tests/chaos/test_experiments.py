@@ -55,6 +55,8 @@ def test_a_line_tells_what_was_refuted_and_what_was_not_run() -> None:
     told = line(Result("01-slow", 10, 9, 5, 100, 0, 1.5, refuted=["90.0% answered, not 98.0%"]))
     assert "90.0%" in told
     assert "REFUTED" in told
+    told = line(Result("01-slow", 10, 9, 5, unanswered={"Late": 1}))
+    assert "unanswered Late 1" in told
     assert "not run: why" in line(Result("02-silent", skipped="why"))
 
 

@@ -28,6 +28,8 @@ from ranker.client import (
     Tls,
     Unreachable,
 )
+from ranker.client.channel import CHANNEL
+from ranker.settings import RankerSettings
 from ranker.v1 import ranker_pb2 as pb
 
 Answer = Callable[[bytes, grpc.ServicerContext], bytes]
@@ -259,3 +261,10 @@ def test_a_batch_brings_feeds_and_errors_in_order() -> None:
             assert kinds == [RankResponse, InvalidRequest, Overloaded, Late, Failed]
             assert isinstance(found[2], Overloaded)
             assert found[2].retry_after_s == 0.04
+
+
+def test_a_ranker_that_came_back_is_found_before_the_next_one_may_go() -> None:
+    """In a rolling restart of two: who is told to stop answers until the other is connected."""
+    notice = RankerSettings.model_fields["stop_notice_ms"].default
+    jitter = 1.2
+    assert CHANNEL["grpc.max_reconnect_backoff_ms"] * jitter < notice
