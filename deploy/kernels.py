@@ -52,6 +52,8 @@ from ranker.stages.diversity import varied
 from ranker.tables.popularity import Popularity
 from ranker.tables.refresh import LiveRows
 from ranker.tables.user_rows import load_user
+from ranker.training.factors.learning import Rates, learn
+from ranker.training.factors.sightings import Lesson, Sightings
 from ranker.training.rows import RowMaker
 from streaming.aggregate import Aggregator
 from streaming.blocks import decode_block
@@ -79,6 +81,10 @@ def compile_kernels() -> None:
     folded = timeline.tables[ITEM_KEY].rows_of_ids(ITEMS)
     Popularity(timeline.tables).counts(folded, NOW)
     rank(known, stored(known, recorded))
+    seen = Sightings(Lesson())
+    for event in recorded:
+        seen.add(event)
+    learn(seen.sighted(), Rates())
     sigmoid(Forest.from_model_text(MODEL).predict(np.zeros((1, 1))))
 
 
