@@ -9,6 +9,7 @@ from deploy.commands import (
     doctor,
     embeddings,
     events,
+    factors,
     kernels,
     model,
     plan,
@@ -50,6 +51,7 @@ app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Events")
 
 app.command(rich_help_panel="Learn")(replay.replay)
 app.command(rich_help_panel="Learn")(train.train)
+app.add_typer(factors.app, name="factors", rich_help_panel="Learn")
 app.command(rich_help_panel="Learn")(rank.rank)
 app.add_typer(model.app, name="model", rich_help_panel="Learn")
 

@@ -7,6 +7,7 @@ from features.declare import (
     code,
     count,
     decayed,
+    dot_product,
     feature_service,
     hour_of_day,
     mean,
@@ -26,9 +27,11 @@ from stored import (
     category_activity,
     item_activity,
     item_embedding,
+    item_factors,
     item_profile,
     surface_activity,
     user_activity,
+    user_factors,
     user_profile,
 )
 
@@ -125,6 +128,12 @@ user_item = as_of_view(
     ],
     "What a user's recent actions say of an item.",
 )
+factors = as_of_view(
+    "factors",
+    [user_factors, item_factors],
+    [dot_product("log_odds", "user_factors", "item_factors")],
+    "What a user and an item add to the odds of a click, by last night's factors.",
+)
 item_facts = as_of_view(
     "item_facts",
     [item_profile],
@@ -162,6 +171,7 @@ home_feed = feature_service(
         surface_rates,
         user_rates,
         user_item,
+        factors,
         item_facts,
         user_facts,
         request_facts,

@@ -7,6 +7,7 @@ from feast.types import Array, Float32, Float64, Int64, String
 from features.declare import (
     activity_view,
     counters,
+    embedded,
     entity,
     events_source,
     first_seen,
@@ -93,6 +94,22 @@ user_profile = latest_view(
         taken("followers", Float64, "attributes.fans_user_num"),
     ],
     "What a user said of themselves.",
+)
+user_factors = latest_view(
+    "user_factors",
+    user,
+    events,
+    "user",
+    [embedded("embedding", version="factors")],
+    "What a user adds to the odds of a click, as `headrace factors` learnt it last.",
+)
+item_factors = latest_view(
+    "item_factors",
+    item,
+    events,
+    "item",
+    [embedded("embedding", version="factors", precision="float16")],
+    "What an item adds to them.",
 )
 user_relations = relations_view(
     "user_relations",

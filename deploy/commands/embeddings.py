@@ -1,10 +1,9 @@
 """The commands about embeddings, of items and of users: loading a file of them."""
 
-import hashlib
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -92,6 +91,13 @@ def load(
 
 def check(plan: "Plan", file: "EmbeddingFile", version: str, whose: Whose = Whose.ITEM) -> None:
     """Refuse a file that the plan has no place for; reads all of it, so that none is half sent."""
+    refuse_undeclared(plan, version, whose, file.dimension, str(file.path))
+    for _ in file.batches():
+        pass
+
+
+def refuse_undeclared(plan: "Plan", version: str, whose: Whose, dimension: int, said: str) -> None:
+    """Refuse vectors, of so many numbers, that no view of the plan keeps; `said` names them."""
     from features.errors import BadInput, Refused
 
     path = f"embeddings.{version}" if version else "embedding"
@@ -105,13 +111,11 @@ def check(plan: "Plan", file: "EmbeddingFile", version: str, whose: Whose = Whos
             f"embedded(..., version={version!r}) and run `feast apply`, or name another --version"
         )
     view, field = known[path]
-    if field.dimension is not None and field.dimension != file.dimension:
+    if field.dimension is not None and field.dimension != dimension:
         raise BadInput(
-            f"{file.path}: vectors of {file.dimension} numbers, and view {view} is declared with "
+            f"{said}: vectors of {dimension} numbers, and view {view} is declared with "
             f"{field.dimension}: load the right file, or declare a version of its own"
         )
-    for _ in file.batches():
-        pass
 
 
 def send_embeddings(
@@ -126,7 +130,8 @@ def send_embeddings(
 ) -> int:
     """How many embeddings the sink acknowledged: all from a row on, or it raises."""
     from deploy.commands.events import progress
-    from features.events import ItemEvent, UserEvent, dump_event, record_key
+    from features.events import dump_event, record_key
+    from streaming.embedding_events import embedding_event
     from streaming.records import Outgoing
 
     sent = 0
@@ -137,21 +142,7 @@ def send_embeddings(
         try:
             for batch in file.batches(start):
                 for place, (owner, vector) in enumerate(zip(batch.ids, batch.vectors, strict=True)):
-                    said = f"{version}\n{at_ms}\n{owner}\n".encode() + vector.tobytes()
-                    if whose is Whose.USER:
-                        said = b"user\n" + said
-                    numbers = vector.tolist()
-                    told: dict[str, Any] = {
-                        "event_id": f"embedding-{hashlib.sha256(said).hexdigest()[:40]}",
-                        "event_time": at_ms,
-                        "embedding": None if version else numbers,
-                        "embeddings": {version: numbers} if version else {},
-                    }
-                    event = (
-                        ItemEvent(item_id=owner, **told)
-                        if whose is Whose.ITEM
-                        else UserEvent(user_id=owner, **told)
-                    )
+                    event = embedding_event(whose.value, owner, vector, version, at_ms)
                     sink.send(Outgoing(topic, record_key(event), dump_event(event)))
                     sent += 1
                     if sent % FLUSH_EVERY == 0:

@@ -13,6 +13,8 @@ from deploy.replaying import whatif
 from deploy.replaying.history import through_feast
 from deploy.replaying.report import Section, write_report
 from deploy.replaying.sections import rank_section, skew_section, state_section
+from deploy.replaying.source import log_files
+from deploy.replaying.source import recorded as recorded_from
 from deploy.replaying.whatif_section import nothing_compared, what_if_section
 from features.errors import BadInput, Refused
 from features.plan import FeatureRepo, PlanSource
@@ -24,7 +26,6 @@ from ranker.recount import Recounter
 from ranker.rules import read_rules
 from ranker.scoring.model import read_manifest
 from ranker.scoring.value import read_weights
-from streaming.archive_folder import ArrowFolder
 from streaming.local_rows import LocalRows
 from streaming.logs.files import LogFiles
 from streaming.logs.outcomes import outcomes
@@ -32,16 +33,10 @@ from streaming.plans import REPLAYED
 from streaming.replays.clocked import Tick
 from streaming.replays.compare import compare
 from streaming.replays.engine import Outcome, Phase, Replay, ReplaySettings, phases_of
-from streaming.replays.recorded import (
-    FILE_GENERATION,
-    ArchivedEvents,
-    FileEvents,
-    Recorded,
-    TopicEvents,
-)
+from streaming.replays.recorded import Recorded
 from streaming.replays.versions import BlockIndex, versions
 from streaming.settings import StreamingSettings
-from streaming.wiring import open_broker, open_store
+from streaming.wiring import open_store
 
 Watch = Callable[[Outcome, int | None], None]
 OnTick = Callable[[Tick], bool]
@@ -102,8 +97,8 @@ def run(asked: Asked, watch: Watch, on_tick: OnTick | None = None) -> Result:
         if asked.checks or asked.into_redis:
             online = open_store(settings, plan.project)
             closing.callback(online.close)
-        files = _log_files(asked, repo.archive if asked.source is None else None)
-        recorded = _recorded(asked, files, settings)
+        files = log_files(asked.source, repo.archive)
+        recorded = recorded_from(asked.source, files, settings)
         store = online if asked.into_redis and online else closing.enter_context(_rows(asked))
         phases = [Phase(plan, {})]
         if asked.checks and online is not None:
@@ -215,34 +210,6 @@ def _rules(settings: StreamingSettings, asked: Asked) -> ReplaySettings:
         max_ahead_ms=settings.max_ahead_ms,
         rows_max=asked.rows_max,
         until_ms=asked.until_ms,
-    )
-
-
-def _log_files(asked: Asked, default: Callable[[], str] | None) -> LogFiles | None:
-    if default is not None:
-        return LogFiles(ArrowFolder(default()))
-    source = asked.source or ""
-    if source.startswith("kafka:") or source.endswith((".jsonl", ".jsonl.gz")):
-        return None
-    return LogFiles(ArrowFolder(source))
-
-
-def _recorded(asked: Asked, files: LogFiles | None, settings: StreamingSettings) -> Recorded:
-    source = asked.source or "the archive of the repository"
-    if files is not None:
-        return ArchivedEvents(files, source)
-    if not source.startswith("kafka:"):
-        return FileEvents(Path(source))
-    topic, _, span = source.removeprefix("kafka:").partition(":")
-    first, _, stop = span.partition("-")
-    if span and not (first.isdigit() and (stop.isdigit() or not stop)):
-        raise BadInput(f"{source}: a span of offsets is FIRST-STOP, such as 1000-2000, or 1000-")
-    return TopicEvents(
-        open_broker(settings),
-        topic,
-        FILE_GENERATION,
-        int(first or 0),
-        int(stop) if stop else None,
     )
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.training.factored import Nights, with_factors
 from features.plan import FeatureRepo
 from features.spec import Plan
 from ranker.training.rows import RowMaker, TrainingRows
@@ -24,6 +25,9 @@ ROOT = Path(__file__).parents[2]
 KEPT = Path(".headrace") / "quality"
 LABELS = {"click": "is_click", "long_view": "long_view", "like": "is_like"}
 """Action → the outcome of the data that it is."""
+FIRST_MIDNIGHT_MS = 1_650_729_600_000  # 24 April in Beijing
+NIGHTS = Nights(utc_offset_hours=8, from_ms=FIRST_MIDNIGHT_MS)
+"""Factors are learnt at the midnights between the days of DATA.md, and the first before them."""
 NO_REDIS = 1
 """A port that nothing is asked of: replay needs the registry alone."""
 
@@ -62,7 +66,7 @@ def rows_of(plan: Plan, delay_ms: int = 0) -> JudgedRows:
 
 
 def _replay(plan: Plan, delay_ms: int, kept: Path) -> None:
-    timeline = Timeline(plan, kuairand.events(KUAIRAND))
+    timeline = Timeline(plan, with_factors(kuairand.events(KUAIRAND), NIGHTS))
     maker = RowMaker(plan, SERVICE, timeline.tables, list(LABELS))
     request_ids: list[str] = []
     items: list[str] = []
@@ -91,6 +95,7 @@ def _state(plan: Plan) -> str:
     """A hash of what decides the rows."""
     found = hashlib.sha256(plan.model_dump_json().encode())
     code = [*ROOT.glob("features/*.py"), *ROOT.glob("streaming/**/*.py")]
+    code += [*ROOT.glob("ranker/training/factors/*.py"), ROOT / "deploy/training/factored.py"]
     for file in sorted([*code, ROOT / "ranker" / "training" / "rows.py", Path(__file__)]):
         found.update(file.read_bytes())
     for file in sorted(KUAIRAND.iterdir()):

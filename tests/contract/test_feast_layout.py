@@ -43,6 +43,7 @@ def _items() -> list[ItemEvent]:
             created_at=NOW - (50 + n) * HOUR,
             attributes={"duration_ms": 1000.5 * n},
             embedding=[0.25 * n, 1.0, -0.5] if n % 4 else None,
+            embeddings={"factors": [0.5, 0.25 * n, 1.0]} if n % 4 else {},
         )
         for n in range(12)
     ]
@@ -86,6 +87,7 @@ EVENTS: list[Event] = [
         event_time=NOW - 60 * HOUR,
         user_id=USER,
         attributes={"user_active_degree": "high", "register_days": 12.5, "fans_user_num": 3},
+        embeddings={"factors": [2.0, 1.0, -0.75]},
     ),
     *_happened(),
 ]
