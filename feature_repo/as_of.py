@@ -23,6 +23,7 @@ from stored import (
     NEGATIVE,
     POSITIVE,
     SEEN,
+    TRAITS,
     author_activity,
     category_activity,
     item_activity,
@@ -152,6 +153,7 @@ user_facts = as_of_view(
         value("register_days", "register_days"),
         value("followed", "followed"),
         value("followers", "followers"),
+        *(value(f"trait_{n}", f"trait_{n}") for n in TRAITS),
     ],
     "What a user is.",
 )

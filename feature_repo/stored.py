@@ -22,6 +22,8 @@ from features.declare import (
 POSITIVE = ("click", "long_view", "save", "like", "share", "comment", "follow")
 NEGATIVE = ("skip", "hide", "report")
 ACTIONS = (*POSITIVE, *NEGATIVE)
+TRAITS = (1, 2, 3, 4, 7, 8)
+"""What else KuaiRand's users are, encoded, nobody says as what: those of 18 that tell of clicks."""
 SEEN = ("impression", "view")
 """A view is an item that was seen outside any request, as a history tells that was not logged as
 impressions; whether it was clicked is not known."""
@@ -92,6 +94,7 @@ user_profile = latest_view(
         taken("register_days", Float64, "attributes.register_days"),
         taken("followed", Float64, "attributes.follow_user_num"),
         taken("followers", Float64, "attributes.fans_user_num"),
+        *(taken(f"trait_{n}", Float64, f"attributes.onehot_feat{n}") for n in TRAITS),
     ],
     "What a user said of themselves.",
 )
