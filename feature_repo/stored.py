@@ -111,7 +111,7 @@ item_factors = latest_view(
     item,
     events,
     "item",
-    [embedded("embedding", version="factors", precision="float16")],
+    [embedded("embedding", version="factors")],
     "What an item adds to them.",
 )
 user_relations = relations_view(
