@@ -23,7 +23,8 @@ POSITIVE = ("click", "long_view", "save", "like", "share", "comment", "follow")
 NEGATIVE = ("skip", "hide", "report")
 ACTIONS = (*POSITIVE, *NEGATIVE)
 TRAITS = (1, 2, 3, 4, 7, 8)
-"""What else KuaiRand's users are, encoded, nobody says as what: those of 18 that tell of clicks."""
+"""Facts of a user that come encoded, nobody says of what: of KuaiRand's 18 those that tell of
+clicks. Where events have none they are null."""
 SEEN = ("impression", "view")
 """A view is an item that was seen outside any request, as a history tells that was not logged as
 impressions; whether it was clicked is not known."""
