@@ -159,7 +159,7 @@ def adapt(
     with progress(None) as bar:
         task = bar.add_task(f"adapting {name}", total=None, done=0)
         try:
-            count = write_events(output, _counted(events, bar, task))
+            count = write_events(output, counted(events, bar, task))
         except ValidationError as error:
             raise BadInput(f"{name} in {folder} holds what is no event: {error}") from error
         bar.update(task, total=count, completed=count, done=count)
@@ -260,7 +260,8 @@ def progress(total: int | None, console: Console | None = None) -> Progress:
     return Progress(*columns, console=console or Console(stderr=True))
 
 
-def _counted(events: Iterable[T], bar: Progress, task: TaskID) -> Iterator[T]:
+def counted(events: Iterable[T], bar: Progress, task: TaskID) -> Iterator[T]:
+    """The same events, each so many of them told to the bar."""
     for done, event in enumerate(events, 1):
         yield event
         if done % SHOWN_STEP == 0:

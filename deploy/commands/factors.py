@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from deploy.training.factored import InForce, Nights, Told
+    from deploy.training.factored import InForce, Told
+    from ranker.training.factors.sightings import Lesson
 
 FLUSH_EVERY = 5_000
 ANSWERS = "impression=click,view=long_view"
@@ -31,6 +32,12 @@ VersionOption = Annotated[str, typer.Option("--version", help="The version facto
 Offset = Annotated[
     float,
     typer.Option("--utc-offset-hours", min=-24, max=24, help="Of the clock that strikes midnight."),
+]
+SightingsMax = Annotated[
+    int, typer.Option("--sightings-max", min=1, help="Refuse more; each takes 50 bytes of memory.")
+]
+OwnersMax = Annotated[
+    int, typer.Option("--owners-max", min=1, help="Refuse more items, or users, than this.")
 ]
 Least = Annotated[
     float,
@@ -69,6 +76,8 @@ def learn(
     embedding: EmbeddingOption = "",
     version: VersionOption = "factors",
     least: Least = 0.02,
+    sightings_max: SightingsMax = 100_000_000,
+    owners_max: OwnersMax = 5_000_000,
     send: Annotated[
         bool, typer.Option("--send", help="Send what has changed since the folder was written.")
     ] = False,
@@ -89,30 +98,32 @@ def learn(
     With --send the folder says what was sent last, and is written when all is acknowledged: what
     is broken off is sent again. The same events give the same bytes.
     """
-    from dataclasses import replace
-
     from deploy.commands.embeddings import Whose, refuse_undeclared
+    from deploy.commands.events import counted, progress
     from deploy.replaying.source import events_of as recorded_events
     from deploy.replaying.source import log_files, recorded
-    from deploy.training.factored import InForce, before, last_midnight
+    from deploy.training.factored import InForce, Nights, before, last_midnight
     from features.errors import BadInput
     from features.plan import FeatureRepo
     from ranker.training.factors.learning import learn as learnt
     from ranker.training.factors.sightings import Sightings
     from streaming.settings import StreamingSettings
 
-    nights = replace(_nights(answers, embedding, version, utc_offset_hours), least=least)
+    lesson = _lesson(answers, embedding, version, (sightings_max, owners_max))
+    nights = Nights(lesson, version=version, utc_offset_hours=utc_offset_hours, least=least)
     now_ms = time.time_ns() // 1_000_000
     until = last_midnight(now_ms, nights) if until_ms is None else until_ms
     opened = FeatureRepo(repo).open()
-    plan = opened.read()
+    plan = opened.read() if send else None
     force = _in_force(output) if send else InForce()
     seen = Sightings(nights.lesson)
     settings = StreamingSettings(repo=repo)
     files = log_files(source, opened.archive)
     events = recorded_events(recorded(source, files, settings), settings.dedup_horizon_offsets)
-    for event in before(events, from_ms, until):
-        seen.add(event)
+    with progress(None) as bar:
+        reading = bar.add_task(escape(source or "the archive"), total=None, done=0)
+        for event in before(counted(events, bar, reading), from_ms, until):
+            seen.add(event)
     if not len(seen):
         raise BadInput(
             f"{source or 'the archive of the repository'} tells of nothing that was seen before "
@@ -120,7 +131,7 @@ def learn(
         )
     factors = learnt(seen.sighted(), nights.rates)
     news = force.news(factors, nights.least)
-    if send:
+    if plan is not None:
         for one in news:
             dimension = one.vectors.shape[1]
             refuse_undeclared(plan, version, Whose(one.whose), dimension, "what was learnt")
@@ -150,25 +161,35 @@ def backfill(
     embedding: EmbeddingOption = "",
     version: VersionOption = "factors",
     least: Least = 0.02,
+    sightings_max: SightingsMax = 100_000_000,
+    owners_max: OwnersMax = 5_000_000,
 ) -> None:
     """Write events with the factors that `learn` would have sent at each midnight, had it run: to
     train on. Those of a midnight know what came before it and nothing else."""
-    from dataclasses import replace
-
-    from deploy.training.factored import with_factors
+    from deploy.commands.events import counted, progress
+    from deploy.training.factored import Nights, with_factors
     from features.errors import BadInput
     from streaming.event_file import read_events, write_events
 
     if output.resolve() == events.resolve():
         raise BadInput(f"{output} is the file that is read: name another")
-    nights = _nights(answers, embedding, version, utc_offset_hours)
-    nights = replace(nights, least=least, from_ms=from_ms)
-    count = write_events(output, with_factors(read_events(events), nights))
+    lesson = _lesson(answers, embedding, version, (sightings_max, owners_max))
+    nights = Nights(
+        lesson,
+        version=version,
+        utc_offset_hours=utc_offset_hours,
+        from_ms=from_ms,
+        least=least,
+    )
+    with progress(None) as bar:
+        reading = bar.add_task(escape(str(events)), total=None, done=0)
+        read = counted(read_events(events), bar, reading)
+        count = write_events(output, with_factors(read, nights))
     Console().print(f"{count:,} events in {escape(str(output))}")
 
 
-def _nights(answers: str, embedding: str, version: str, utc_offset_hours: float) -> "Nights":
-    from deploy.training.factored import Nights
+def _lesson(answers: str, embedding: str, version: str, most: tuple[int, int]) -> "Lesson":
+    """What is to be learnt; `most`: sightings, and items or users."""
     from features.errors import BadInput
     from ranker.training.factors.sightings import Lesson
 
@@ -181,8 +202,7 @@ def _nights(answers: str, embedding: str, version: str, utc_offset_hours: float)
     if version in ("", embedding):
         raise BadInput(f"--version {version!r}: factors need a version of their own")
     path = f"embeddings.{embedding}" if embedding else "embedding"
-    lesson = Lesson(answers=known, embedding=path)
-    return Nights(lesson=lesson, version=version, utc_offset_hours=utc_offset_hours)
+    return Lesson(known, path, sightings_max=most[0], owners_max=most[1])
 
 
 def _in_force(folder: Path) -> "InForce":

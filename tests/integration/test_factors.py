@@ -190,6 +190,8 @@ def test_what_cannot_be_done_is_said(file: Path, applied_repo: Path, tmp_path: P
     assert "tells of nothing that was seen before" in nothing
     assert "--until-ms" in nothing
     assert "a version of their own" in refusal("learn", file, *ground, "--version", "")
+    assert "or raise --sightings-max" in refusal("learn", file, *ground, "--sightings-max", 3)
+    assert "or raise --owners-max" in refusal("learn", file, *ground, "--owners-max", 1)
     assert "no file" in refusal("learn", tmp_path / "absent.jsonl", *ground)
     undeclared = refusal(
         "learn", file, *ground, "--send", "--version", "v9", "--until-ms", UNTIL_MS
