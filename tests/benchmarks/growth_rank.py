@@ -107,7 +107,8 @@ def run(full: bool) -> Result:
             name: drawn(rank, asked, rows.ids(ITEM_KEY, sizes[name][0]), CANDIDATES)
             for name, rank in ranks.items()
         }
-        taken_ms = paired_ms(ways, runs=FULL_RUNS if full else RUNS, warm_up=40)
+        runs = FULL_RUNS if full else RUNS
+        taken_ms = paired_ms(ways, runs, warm_up=40, in_a_row=30, settling=10)
         base_ids = rows.ids(ITEM_KEY, ITEMS)
         by_count = paired_ms(
             {
