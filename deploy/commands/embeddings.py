@@ -10,12 +10,19 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from features.spec import Plan
+    from features.spec import LatestField, Plan
     from streaming.embedding_file import EmbeddingFile
     from streaming.records import RecordSink
 
 DEFAULT_VERSION = ""
 FLUSH_EVERY = 5_000
+Repo = Annotated[
+    Path, typer.Option("--repo", envvar="HEADRACE_REPO", help="The feature repository.")
+]
+Kafka = Annotated[str, typer.Option("--kafka", envvar="HEADRACE_KAFKA", help="Bootstrap servers.")]
+Topic = Annotated[
+    str, typer.Option("--topic", help="Where events go; none: the repository's topic.")
+]
 
 app = typer.Typer(
     name="embeddings", help="Embeddings of items and users, from files.", no_args_is_help=True
@@ -44,15 +51,9 @@ def load(
     whose: Annotated[
         Whose, typer.Option("--of", help="Whose they are: items' or users'.")
     ] = Whose.ITEM,
-    repo: Annotated[
-        Path, typer.Option("--repo", envvar="HEADRACE_REPO", help="The feature repository.")
-    ] = Path("feature_repo"),
-    kafka: Annotated[
-        str, typer.Option("--kafka", envvar="HEADRACE_KAFKA", help="Bootstrap servers.")
-    ] = "127.0.0.1:9092",
-    topic: Annotated[
-        str, typer.Option("--topic", help="Where events go; none: the repository's topic.")
-    ] = "",
+    repo: Repo = Path("feature_repo"),
+    kafka: Kafka = "127.0.0.1:9092",
+    topic: Topic = "",
     at_ms: Annotated[
         int | None,
         typer.Option("--at-ms", min=0, help="Event time of all of them, ms UTC; none: now."),
@@ -98,7 +99,19 @@ def check(plan: "Plan", file: "EmbeddingFile", version: str, whose: Whose = Whos
 
 def refuse_undeclared(plan: "Plan", version: str, whose: Whose, dimension: int, said: str) -> None:
     """Refuse vectors, of so many numbers, that no view of the plan keeps; `said` names them."""
-    from features.errors import BadInput, Refused
+    from features.errors import BadInput
+
+    view, field = keeper(plan, version, whose)
+    if field.dimension is not None and field.dimension != dimension:
+        raise BadInput(
+            f"{said}: vectors of {dimension} numbers, and view {view} is declared with "
+            f"{field.dimension}: load the right file, or declare a version of its own"
+        )
+
+
+def keeper(plan: "Plan", version: str, whose: Whose) -> "tuple[str, LatestField]":
+    """The view and the field that keep a version of embeddings; Refused when none does."""
+    from features.errors import Refused
 
     path = f"embeddings.{version}" if version else "embedding"
     kept = plan.embeddings if whose is Whose.ITEM else plan.user_embeddings
@@ -110,12 +123,7 @@ def refuse_undeclared(plan: "Plan", version: str, whose: Whose, dimension: int, 
             f"has {', '.join(names) or 'no such embeddings'}: declare a latest_view with "
             f"embedded(..., version={version!r}) and run `feast apply`, or name another --version"
         )
-    view, field = known[path]
-    if field.dimension is not None and field.dimension != dimension:
-        raise BadInput(
-            f"{said}: vectors of {dimension} numbers, and view {view} is declared with "
-            f"{field.dimension}: load the right file, or declare a version of its own"
-        )
+    return known[path]
 
 
 def send_embeddings(

@@ -8,15 +8,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from deploy.commands.embeddings import (
+    FLUSH_EVERY,
+    Kafka,
+    Repo,
+    Topic,
+    Whose,
+    keeper,
+    refuse_undeclared,
+)
+
 if TYPE_CHECKING:
     from deploy.training.factored import InForce, Told
     from ranker.training.factors.sightings import Lesson
 
-FLUSH_EVERY = 5_000
 ANSWERS = "impression=click,view=long_view"
-Repo = Annotated[
-    Path, typer.Option("--repo", envvar="HEADRACE_REPO", help="The feature repository.")
-]
 Answers = Annotated[
     str,
     typer.Option(
@@ -81,12 +87,8 @@ def learn(
     send: Annotated[
         bool, typer.Option("--send", help="Send what has changed since the folder was written.")
     ] = False,
-    kafka: Annotated[
-        str, typer.Option("--kafka", envvar="HEADRACE_KAFKA", help="Bootstrap servers.")
-    ] = "127.0.0.1:9092",
-    topic: Annotated[
-        str, typer.Option("--topic", help="Where events go; none: the repository's topic.")
-    ] = "",
+    kafka: Kafka = "127.0.0.1:9092",
+    topic: Topic = "",
     at_ms: Annotated[
         int | None,
         typer.Option("--at-ms", min=0, help="Event time of what is sent, ms UTC; none: now."),
@@ -98,7 +100,6 @@ def learn(
     With --send the folder says what was sent last, and is written when all is acknowledged: what
     is broken off is sent again. The same events give the same bytes.
     """
-    from deploy.commands.embeddings import Whose, refuse_undeclared
     from deploy.commands.events import counted, progress
     from deploy.replaying.source import events_of as recorded_events
     from deploy.replaying.source import log_files, recorded
@@ -115,8 +116,11 @@ def learn(
     until = last_midnight(now_ms, nights) if until_ms is None else until_ms
     opened = FeatureRepo(repo).open()
     plan = opened.read() if send else None
+    if plan is not None:  # before the minutes that learning may take
+        for whose in Whose:
+            keeper(plan, version, whose)
     force = _in_force(output) if send else InForce()
-    seen = Sightings(nights.lesson)
+    seen = Sightings(lesson)
     settings = StreamingSettings(repo=repo)
     files = log_files(source, opened.archive)
     events = recorded_events(recorded(source, files, settings), settings.dedup_horizon_offsets)
@@ -130,7 +134,7 @@ def learn(
             f"{until}, by {answers}: look at --until-ms, --from-ms and --answers"
         )
     factors = learnt(seen.sighted(), nights.rates)
-    news = force.news(factors, nights.least)
+    news = force.news(factors, least)
     if plan is not None:
         for one in news:
             dimension = one.vectors.shape[1]

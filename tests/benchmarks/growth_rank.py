@@ -41,7 +41,7 @@ from tests.benchmarks.serving import (
     train,
 )
 from tests.benchmarks.stock_feast import StockRanker, typed_project
-from tests.benchmarks.timing import paired_ms
+from tests.benchmarks.timing import IN_A_ROW, SETTLING, paired_ms
 
 EVENTS = 20_000
 ITEMS, MORE_ITEMS, FULL_ITEMS = 10_000, 50_000, 1_000_000
@@ -108,7 +108,7 @@ def run(full: bool) -> Result:
             for name, rank in ranks.items()
         }
         runs = FULL_RUNS if full else RUNS
-        taken_ms = paired_ms(ways, runs, warm_up=40, in_a_row=30, settling=10)
+        taken_ms = paired_ms(ways, runs, warm_up=40, in_a_row=IN_A_ROW, settling=SETTLING)
         base_ids = rows.ids(ITEM_KEY, ITEMS)
         by_count = paired_ms(
             {

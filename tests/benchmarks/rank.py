@@ -30,7 +30,7 @@ from tests.benchmarks.serving import (
     train,
 )
 from tests.benchmarks.stock_feast import StockRanker, typed_project
-from tests.benchmarks.timing import paired_ms
+from tests.benchmarks.timing import IN_A_ROW, SETTLING, paired_ms
 
 EVENTS, FULL_EVENTS = 50_000, 200_000
 RUNS, FULL_RUNS = 300, 1_000
@@ -65,8 +65,8 @@ def run(full: bool) -> Result:
                     ),
                 },
                 runs=FULL_RUNS if full else RUNS,
-                in_a_row=30,
-                settling=10,
+                in_a_row=IN_A_ROW,
+                settling=SETTLING,
             )
             stages = stages_ms(rank, asked)
     ours, yardstick = percentiles(taken_ms["ours"]), percentiles(taken_ms["feast"])

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+IN_A_ROW, SETTLING = 30, 10
+"""Of a ranker that is to be warm: requests that count, after some that do not."""
+
 
 @dataclass(frozen=True)
 class Took:
