@@ -82,6 +82,8 @@ image: env
 image-arm64: env
 	deploy/image/build.sh arm64
 	HEADRACE_TEST_IMAGE_ARM64=localhost/headrace:arm64 $(BIN)/pytest -q -s tests/e2e/test_image_arm64.py
+	HEADRACE_TEST_IMAGE=localhost/headrace:arm64 HEADRACE_TEST_IMAGE_ITEMS=1000 \
+	  $(BIN)/pytest -q -s tests/e2e/test_image.py
 
 # The AWS stack, synthesised and judged offline; needs Node. Half a gigabyte, in an environment of its own.
 aws-test: .venv-aws/made

@@ -42,6 +42,9 @@ FLUSH_TIMEOUT_S: Final = 35.0
 TOPIC_TIMEOUT_S: Final = 10.0
 SILENT_S, QUIET_MS = 2.0, 20
 """After so long without a record a source asks at this pace."""
+CALL_MS: Final = 5_000
+JOIN_MS: Final = 2_000
+"""A stop waits for it; the members of a group answer within a heartbeat or two."""
 COMMIT_TIMEOUT_MS: Final = 1_000
 FORGETFUL: Final = ("tansu_cluster",)
 """Ids of clusters whose topics are gone when they stop."""
@@ -206,6 +209,10 @@ class KafkaSource:
         self._listener = listener
         rebalance = _Rebalance(self._consumer, self._changes)
         self._consumer.subscribe([self._topic], listener=rebalance)
+        # A leader that hears of the topic only after it shared out its partitions does so twice: by
+        # the answer to this it knows them.
+        with reached(self._broker):
+            self._consumer.beginning_offsets([Partition(self._topic, 0)], timeout_ms=CALL_MS)
 
     def poll(self, timeout_ms: int) -> Mapping[int, Sequence[Record]]:
         """New records by partition."""
@@ -214,7 +221,8 @@ class KafkaSource:
         # is not enough to join a group.
         quiet = self._watch.silent_s > SILENT_S and self._is_member
         try:
-            polled = self._consumer.poll(timeout_ms=0 if quiet else timeout_ms)
+            at_once = self._join() or quiet
+            polled = self._consumer.poll(timeout_ms=0 if at_once else timeout_ms)
         except OffsetOutOfRangeError as error:
             raise Refused(
                 f"topic {self._topic!r} no longer holds the offsets to resume from ({error}): "
@@ -257,6 +265,22 @@ class KafkaSource:
                 self._resume([Partition(self._topic, n) for n in partitions if n in owned])
         return changed
 
+    def _join(self) -> bool:
+        """Go through a change of the group in one wait, if there is one; whether there was.
+
+        A poll that is given up in the middle of a join may cost its answer: one that comes between
+        two polls is dropped, and the group joined anew; one that comes after the leader has shared
+        out the partitions is waited for no more (kafka-python 3.0.12). The first is rare enough
+        where waits are long; the second is asked for again.
+        """
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - nothing public tells them apart
+        if not coordinator.need_rejoin():
+            if coordinator.state is not MemberState.REBALANCING:
+                return False
+            coordinator.request_rejoin()
+        coordinator.poll(timeout_ms=JOIN_MS)
+        return True
+
     @property
     def _is_member(self) -> bool:
         """Whether the group has taken this client in, and no rebalance is under way."""
@@ -268,7 +292,7 @@ class KafkaSource:
         assigned = consumer.assignment()
         owned = {tp for tp in assigned if tp.partition in self._readable}
         try:
-            ends = consumer.end_offsets(owned, timeout_ms=5_000) if owned else {}
+            ends = consumer.end_offsets(owned, timeout_ms=CALL_MS) if owned else {}
             at = {tp: consumer.position(tp, timeout_ms=1_000) for tp in owned}
         except KafkaError as error:
             raise Unavailable(f"Kafka: {error}") from error
@@ -465,7 +489,9 @@ def _consumer(broker: Broker, group: str | None) -> KafkaConsumer:
         enable_auto_commit=False,
         auto_offset_reset="none" if group else "earliest",
         session_timeout_ms=6_000,
-        heartbeat_interval_ms=1_500,
+        # By its heartbeat a member hears that another has left, or wants in: until then what the
+        # other read is read by nobody.
+        heartbeat_interval_ms=500,
         max_poll_records=5_000,
         max_partition_fetch_bytes=4 * 1024 * 1024,
         fetch_max_wait_ms=broker.fetch_wait_ms,

@@ -24,8 +24,6 @@ pytestmark = [
     pytest.mark.skipif(not IMAGE, reason="no image is named: make image-arm64"),
     pytest.mark.timeout(3_600),
 ]
-# The emulator's own default has matrix instructions of which it, or OpenBLAS, makes wrong products.
-PROCESSOR = "neoverse-n1"
 NOT_IN_IMAGE = "pytest hypothesis pluggy iniconfig sortedcontainers pytest-timeout"
 FEATURES = (
     *("as_of", "codec", "exact", "fold", "id_index", "latest", "number_codes", "packs"),
@@ -44,7 +42,6 @@ def emulated(*command: str, folders: Sequence[tuple[Path, str]] = ()) -> str:
     seen = [(ROOT / "tests", "/checks/tests"), (ROOT / "pyproject.toml", "/checks/pyproject.toml")]
     mounts = [f"--volume={here}:{there}:ro" for here, there in [*seen, *folders]]
     environment = {
-        "QEMU_CPU": PROCESSOR,
         "PYTHONPATH": "/deps:/checks",
         "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",
     }

@@ -39,9 +39,9 @@ class Reader:
     def lost(self, partitions: Sequence[int]) -> None:
         self.owned.difference_update(partitions)
 
-    def has(self, count: int) -> bool:
+    def has(self, count: int, timeout_ms: int = 50) -> bool:
         """Poll once; whether so many records came by now."""
-        for records in self.source.poll(50).values():
+        for records in self.source.poll(timeout_ms).values():
             self.got += records
         return len(self.got) >= count
 
@@ -133,6 +133,21 @@ def test_a_member_reads_on_after_its_broker_was_killed_and_came_back(
     _send(broker, "events", [b"%d" % n for n in range(100, 200)])
     wanted = {b"%d" % n for n in range(200)}
     until(lambda: reader.has(0) and {r.value for r in reader.got} == wanted, 60, "for all")
+    reader.source.close()
+
+
+def test_a_member_that_polls_for_an_instant_at_a_time_joins_at_once(
+    any_broker: str, unique: Callable[[str], str]
+) -> None:
+    """The client alone drops the answer of a join that comes between two polls, and joins anew."""
+    topic, broker = unique("events"), Broker(any_broker, {})
+    broker.topics({topic: 2})
+    reader, polls = Reader(broker.source(topic, unique("group"))), 0
+    while reader.owned != {0, 1}:
+        polls += 1
+        assert polls <= 10
+        reader.has(0, timeout_ms=1)
+        time.sleep(0.05)
     reader.source.close()
 
 
