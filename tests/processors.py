@@ -24,6 +24,7 @@ from features.candidates import ITEM_KEY
 from features.codec import STRING_TYPE, VALUE_TYPES, encode_value, entity_key, field_name
 from features.entities import Hash
 from features.events import Event
+from features.list_kernels import read_products
 from features.matrix import MATRIX_TYPES, MatrixReader
 from features.matrix_column import Column, JoinKey
 from ranker.rules import Diversity, Rules, Spread, SurfaceRules
@@ -33,6 +34,8 @@ from ranker.stages.marginal_relevance import pick
 from ranker.stages.sources import TrendingSource
 from ranker.tables.popularity import Popularity
 from ranker.tables.refresh import LiveRows
+from ranker.training.factors.learning import Rates, learn
+from ranker.training.factors.sightings import Lesson, Sightings
 from ranker.training.rows import TrainingRows
 from tests.browsing import browsing, engagement
 from tests.relating import RELATED_PLAN, act
@@ -88,6 +91,8 @@ def digests(model: Path, valkey: str) -> dict[str, str]:
         "feeds": _digest(_feeds(town, now)),
         "log of feeds": _digest(_logged(town)),
         "picks for variety": _digest(_picks()),
+        "products of vectors": _digest(_products()),
+        "factors": _digest(_factors(events)),
         "columns read from Redis": _digest(_columns(valkey)),
     }
 
@@ -147,6 +152,34 @@ def _picks() -> Iterator[bytes]:
         likeness = rng.uniform(-1, 1, (count, count)).astype(np.float32)
         relevance = rng.random(count).astype(np.float32)
         yield pick(likeness, relevance, min(count, 50), np.float32(0.3)).tobytes()
+
+
+def _products() -> Iterator[bytes]:
+    """Of one vector and those of candidates, as they are and by their lengths."""
+    rng = np.random.default_rng(11)
+    for dimension, count in ((1, 3), (18, 500), (67, 100)):
+        own = rng.normal(size=dimension).astype(np.float32)
+        candidates = rng.normal(size=(dimension, count)).astype(np.float32)
+        candidates[:, 0] = 0.0
+        for normalized in (False, True):
+            out = np.empty(count)
+            read_products(own, candidates, normalized, out)
+            yield out.tobytes()
+
+
+def _factors(events: Iterable[Event]) -> Iterator[bytes]:
+    """Learnt from what was seen."""
+    seen = Sightings(Lesson())
+    for event in events:
+        seen.add(event)
+    factors = learn(seen.sighted(), Rates())
+    for owners, vectors in (
+        (factors.users, factors.user_vectors),
+        (factors.items, factors.item_vectors),
+    ):
+        assert len(owners) > 10
+        assert np.isfinite(vectors).all()
+        yield vectors.tobytes()
 
 
 def _columns(url: str) -> Iterator[bytes]:
