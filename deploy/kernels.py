@@ -223,6 +223,7 @@ def rank(known: Plan, rows: dict[bytes, Hash]) -> None:
     reader: Reader = reading.reader
     assert np.isfinite(reader.matrix(moment, one.table)).all()
     live.tables[ITEM_KEY].marked(found)
+    live.tables[ITEM_KEY].ids_of(found)
     reading.popularity.counts(found, NOW)
     reading.join.numbers("ended", found)
     rules = Diversity(strategy="mmr", spread=(Spread(by="author", places=2),))

@@ -21,6 +21,7 @@ import gc, sys
 from pathlib import Path
 from numba.core.dispatcher import Dispatcher
 from deploy.kernels import compile_kernels
+from ranker.stages.sources import TrendingSource
 from tests.browsing import browsing
 from tests.serving import Serving, folded, replayed, trained
 from tests.town import Town
@@ -40,10 +41,11 @@ events = browsing(80)
 model = trained(Path(sys.argv[1]), replayed(events), "click", trees=3)
 feed = Serving(folded(events), model).ask(user_id=events[-1].user_id, now=4_600)
 assert feed.items and not feed.degraded and feed.model != "popularity"
-town = Town(model=model)
+town = Town(model=model, sources=[TrendingSource(500)])
 town.feed(events)
-feed = town.rank(4_600, user_id=events[-1].user_id, candidates=["i1", "i2", "ghost"])
-assert feed.items and not feed.degraded and feed.model != "popularity"
+for asked in ({"candidates": ["i1", "i2", "ghost"]}, {}):
+    feed = town.rank(4_600, user_id=events[-1].user_id, **asked)
+    assert feed.items and not feed.degraded and feed.model != "popularity"
 for new in sorted(signatures() - known):
     print(*new)
 """
