@@ -43,7 +43,7 @@ TOPIC_TIMEOUT_S: Final = 10.0
 SILENT_S, QUIET_MS = 2.0, 20
 """After so long without a record a source asks at this pace."""
 CALL_MS: Final = 5_000
-JOIN_MS: Final = 2_000
+JOIN_MS: Final = 1_000
 """A stop waits for it; the members of a group answer within a heartbeat or two."""
 COMMIT_TIMEOUT_MS: Final = 1_000
 FORGETFUL: Final = ("tansu_cluster",)
