@@ -17,6 +17,7 @@ STRING_TYPE: Final = 2
 INT32_TYPE: Final = 3
 INT64_TYPE: Final = 4
 MARKER_FIELD: Final = b"_m"
+_TYPE_AND_SIZE: Final = struct.Struct("<II")
 
 Scalar = str | int | float | bool | bytes
 FeatureValue = Scalar | Sequence[str] | Sequence[int] | Sequence[float] | None
@@ -37,6 +38,7 @@ def entity_key(join_key: str, value_type: int, entity_id: str, project: str) -> 
     return entity_prefix(join_key) + _sized(value_type, value) + project.encode()
 
 
+@lru_cache(maxsize=256)
 def entity_prefix(join_key: str) -> bytes:
     """What the keys of all entities with this join key begin with, whatever their project."""
     return struct.pack("<I", 1) + _sized(STRING_TYPE, join_key.encode())
@@ -44,13 +46,14 @@ def entity_prefix(join_key: str) -> bytes:
 
 def entity_id(join_key: str, key: bytes, project: str) -> str | None:
     """The id inside a row's key, or None when the key is another entity's or project's."""
-    prefix, suffix = entity_prefix(join_key), project.encode()
-    if not key.startswith(prefix) or len(key) < len(prefix) + 8:
+    prefix = entity_prefix(join_key)
+    start = len(prefix) + 8
+    if not key.startswith(prefix) or len(key) < start:
         return None
-    value_type, size = struct.unpack_from("<II", key, len(prefix))
-    value, rest = key[len(prefix) + 8 : len(prefix) + 8 + size], key[len(prefix) + 8 + size :]
-    if rest != suffix:
+    value_type, size = _TYPE_AND_SIZE.unpack_from(key, start - 8)
+    if key[start + size :] != project.encode():
         return None
+    value = key[start : start + size]
     if value_type == STRING_TYPE:
         return value.decode()
     return str(int.from_bytes(value, "little", signed=True))
@@ -269,7 +272,7 @@ VALUE_TYPES: Final = tuple(_ENCODERS)
 def _sized(value_type: int, value: bytes) -> bytes:
     if value_type == STRING_TYPE and not value:
         raise ValueError("an entity id is empty")
-    return struct.pack("<II", value_type, len(value)) + value
+    return _TYPE_AND_SIZE.pack(value_type, len(value)) + value
 
 
 def _read_varint(value: bytes, at: int) -> tuple[int, int]:
