@@ -55,6 +55,7 @@ async def _serve(service: Stoppable, settings: RankerSettings, http: uvicorn.Ser
     async with service.running():
         gc.collect()
         gc.freeze()  # what was loaded stays: the collector need not look at it again
+        gc.enable()  # it rests while a process starts
         stopped = _until_stopped()
         async with _listening(service, settings, http):
             await stopped.wait()

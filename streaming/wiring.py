@@ -374,6 +374,7 @@ def _collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 1_000)
+    gc.enable()  # it rests while a process starts
 
 
 def _pause(seconds: float, stopping: Callable[[], bool]) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from deploy.commands.workers import ONCE_IDLE_MS, until_stopped
 from deploy.console import out
-from deploy.quick_start import leave_feast_unchecked
+from deploy.quick_start import start_quickly
 
 if TYPE_CHECKING:
     from streaming.logs.files import LogFiles
@@ -35,7 +35,7 @@ def versions(context: typer.Context, once: Once = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    leave_feast_unchecked()
+    start_quickly()
     import streaming.metrics  # noqa: F401 - first
     from deploy import logs
     from streaming.settings import StreamingSettings
@@ -53,7 +53,7 @@ def log_(once: Once = False) -> None:
     They go to Parquet, by day and hour, each record once. DuckDB reads them as they are:
     SELECT type, count(*) FROM 'archive/logs/events/**/*.parquet' GROUP BY type.
     """
-    leave_feast_unchecked()
+    start_quickly()
     import streaming.metrics  # noqa: F401 - first
     from deploy import logs
     from streaming.settings import StreamingSettings

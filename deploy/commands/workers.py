@@ -10,14 +10,14 @@ from typing import Annotated, Final
 
 import typer
 
-from deploy.quick_start import leave_feast_unchecked
+from deploy.quick_start import start_quickly
 
 ONCE_IDLE_MS: Final = 3_000
 
 
 def route() -> None:
     """Turn events into updates: Kafka `events` to Kafka `updates`."""
-    leave_feast_unchecked()
+    start_quickly()
     import streaming.metrics  # noqa: F401 - first
     from deploy import logs
     from streaming.settings import StreamingSettings
@@ -30,7 +30,7 @@ def route() -> None:
 
 def aggregate() -> None:
     """Fold updates into rows: Kafka `updates` to Redis."""
-    leave_feast_unchecked()
+    start_quickly()
     import streaming.metrics  # noqa: F401 - first
     from deploy import logs
     from streaming.settings import StreamingSettings
@@ -59,7 +59,7 @@ def ranker(
 
         alone = {"HEADRACE_RANKER_PROCESSES": "1", "HEADRACE_SHARE_PORTS": "true"}
         return run_replicas(headrace_command("ranker"), processes, alone)
-    leave_feast_unchecked()
+    start_quickly()
     import ranker.metrics  # noqa: F401 - first
     from deploy import logs
     from deploy.kernels import compile_kernels
