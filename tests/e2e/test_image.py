@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 
 import httpx
@@ -159,6 +159,7 @@ def test_the_whole_path_runs_in_containers_and_says_what_it_takes(
         workers = {name: worker(name) for name in ("route", "aggregate")}
         publish(addresses["HEADRACE_KAFKA"])
         until_loaded(addresses["HEADRACE_REDIS"], 300 * patience)
+        until(lambda: idle(list(workers.values())), timeout_s=60 * patience, pause_s=0)
         port = free_port()
         asked = {
             "HEADRACE_HTTP_PORT": str(port),
@@ -181,6 +182,13 @@ def test_the_whole_path_runs_in_containers_and_says_what_it_takes(
     aims = {"ranker": RANKER_READY_S}
     for name, _, cpu_s, _, _ in rows:  # by the clock it depends on who else is there
         assert emulated or cpu_s < BUSY * aims.get(name, STREAMING_READY_S), (name, cpu_s)
+
+
+def idle(containers: Collection[Container]) -> bool:
+    """Whether they leave the processors to others, for a second."""
+    before = [one.cpu_s() for one in containers]
+    time.sleep(1)
+    return all(now.cpu_s() - then < 0.3 for now, then in zip(containers, before, strict=True))
 
 
 def publish(kafka: str) -> None:
